@@ -1,0 +1,637 @@
+package lifecycle
+
+import "time"
+
+// helperSpan separates the two kinds of process that speak without being the
+// main process. One that ends within it after its only word (systemd-notify in
+// a script) spoke for the main process; one that lived on spoke for itself, and
+// its word ends with it (the temporary server of a database image). The
+// protocol does not tell them apart.
+const helperSpan = 500 * time.Millisecond
+
+// replacedKept is how many replaced main processes are remembered. A daemon is
+// upgraded one process at a time; more than a few never talk at once.
+const replacedKept = 8
+
+// Machine is the state of one service. Its methods must not be called at the
+// same time. The zero Machine is not usable; see New.
+type Machine struct {
+	p     Policy
+	s     Snapshot
+	text  []byte // STATUS as received; Snapshot.Status is made from it only when someone looks
+	spoke bool   // the main process itself said READY=1
+
+	voice    voice
+	server   ProcID // the last process beside the main process that said READY=1
+	answered ProcID // the last process whose owed stop was answered
+	replaced [replacedKept]ProcID
+	nextOld  int
+
+	asked  bool // we asked it to stop: READY and RELOADING are ignored until a new instance
+	kills  bool // and kill it after the stop time-out
+	killed bool
+	held   bool // READY=1 came from the main process while another's STOPPING=1 held
+
+	start, reload, stop, watchdog time.Time // deadlines; zero: none
+
+	actions []Action
+}
+
+// voice is a process other than the main process whose phase word holds now.
+type voice struct {
+	who             ProcID
+	ready, stopping bool
+	at              time.Time // its last word
+}
+
+// New returns the machine of a service of which nothing is known: not started,
+// not ready, live.
+func New(p Policy) *Machine {
+	m := &Machine{p: p}
+	m.s.Watchdog = p.Watchdog
+	return m
+}
+
+// Apply takes one piece of news that happened at now and returns what is to be
+// done about it, in order. The slice is good until the next call.
+func (m *Machine) Apply(e Event, now time.Time) []Action {
+	m.actions = m.actions[:0]
+	m.s.Gen++
+	table[m.s.Phase][e.Kind].do(m, e, now)
+	return m.actions
+}
+
+// Phase is the current phase.
+func (m *Machine) Phase() Phase { return m.s.Phase }
+
+// Main is the current main process, zero if there is none.
+func (m *Machine) Main() ProcID { return m.s.Main }
+
+// Owed is the process whose readiness stop is being answered, zero if none.
+func (m *Machine) Owed() ProcID { return m.s.Owed }
+
+// AwaitsStop reports whether a process that stops now would be taken to say
+// that it is ready. An auto service stays attentive through its start time-out,
+// because a daemon may send READY=1 and stop itself as well.
+func (m *Machine) AwaitsStop(now time.Time) bool {
+	if !m.p.Expect.stops() {
+		return false
+	}
+	switch m.s.Phase {
+	case Absent, Starting, Gone:
+		return true
+	case Ready, Reloading:
+		return m.s.Owed != (ProcID{}) || m.lateStop(now)
+	}
+	return false
+}
+
+func (m *Machine) lateStop(now time.Time) bool {
+	return m.p.Expect == ExpectAuto && m.answered != m.s.Main &&
+		m.p.StartTimeout > 0 && now.Sub(m.s.StartedAt) < m.p.StartTimeout
+}
+
+// Deadline is the earliest moment at which a Timer event changes something.
+func (m *Machine) Deadline() (time.Time, bool) {
+	var d time.Time
+	for _, t := range [...]time.Time{m.start, m.reload, m.stop, m.watchdog} {
+		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
+			d = t
+		}
+	}
+	return d, !d.IsZero()
+}
+
+// Snapshot returns what is known now. It allocates; Apply does not.
+func (m *Machine) Snapshot() Snapshot {
+	s := m.s
+	s.Status = string(m.text)
+	s.Deadline, _ = m.Deadline()
+	return s
+}
+
+func (m *Machine) act(k ActionKind, who ProcID) {
+	m.actions = append(m.actions, Action{Kind: k, Who: who})
+}
+
+// enter is the only place where the phase is assigned. Each phase has its own
+// timer; the others are off.
+func (m *Machine) enter(p Phase, now time.Time) {
+	if m.s.Phase == p {
+		return
+	}
+	m.s.Phase, m.s.Since = p, now
+	m.start, m.reload, m.stop = time.Time{}, time.Time{}, time.Time{}
+	m.s.StartLate, m.s.ReloadLate, m.s.StopLate = false, false, false
+	switch p {
+	case Starting:
+		m.start = after(now, m.p.StartTimeout)
+		m.watchdog, m.s.Starved = time.Time{}, false
+	case Reloading:
+		m.reload = after(now, m.p.ReloadTimeout)
+	case Stopping:
+		m.stop = after(now, m.p.StopTimeout)
+		m.watchdog = time.Time{}
+	case Gone:
+		m.watchdog, m.s.Starved = time.Time{}, false
+	}
+}
+
+func after(now time.Time, d time.Duration) time.Time {
+	if d <= 0 {
+		return time.Time{}
+	}
+	return now.Add(d)
+}
+
+// instance begins a new life of the service with who as its main process (zero
+// if not known yet).
+func (m *Machine) instance(who ProcID, now time.Time) {
+	if m.s.Phase == Gone {
+		m.s.Respawns++
+	}
+	m.adopt(who)
+	m.spoke, m.asked, m.kills, m.killed, m.held = false, false, false, false, false
+	m.voice = voice{}
+	m.text = m.text[:0]
+	m.s.Started, m.s.Paused, m.s.StopSaid = false, false, false
+	m.s.Owed = ProcID{}
+	m.s.Errno, m.s.BusError, m.s.VarlinkError = 0, "", ""
+	m.s.Triggered, m.s.GateOpen = false, false
+	m.s.Watchdog, m.s.PingAt = m.p.Watchdog, time.Time{}
+	m.s.Seen = Seen{}
+	m.s.StartedAt, m.s.ReadyAt = now, time.Time{}
+	m.enter(Starting, now)
+	if m.p.Expect == ExpectNone && who != (ProcID{}) {
+		m.ready(now)
+	}
+}
+
+func (m *Machine) adopt(who ProcID) {
+	if who == m.s.Main {
+		return
+	}
+	if m.s.Main != (ProcID{}) {
+		m.replaced[m.nextOld] = m.s.Main
+		m.nextOld = (m.nextOld + 1) % replacedKept
+	}
+	m.s.Main = who
+	m.s.Paused = false
+	m.s.Deniable, m.s.Forbidden = false, false
+	m.spoke = false
+	if m.voice.who == who {
+		m.spoke = m.voice.ready
+		m.voice = voice{}
+	}
+	for i, old := range m.replaced {
+		if old == who { // named again
+			m.replaced[i] = ProcID{}
+		}
+	}
+}
+
+// stale reports a phase word of a process that MAINPID has replaced. What it
+// still says is about itself, not about the service.
+func (m *Machine) stale(e Event) bool {
+	if e.Named || e.Who == (ProcID{}) || e.Who == m.s.Main {
+		return false
+	}
+	for _, old := range m.replaced {
+		if old == e.Who {
+			m.s.Seen.Ignored++
+			return true
+		}
+	}
+	return false
+}
+
+// speak remembers who said a phase word, if it was not the main process.
+func (m *Machine) speak(e Event, now time.Time) *voice {
+	if e.Who == (ProcID{}) || e.Who == m.s.Main || e.Named {
+		m.voice = voice{}
+		return nil
+	}
+	if m.voice.who != e.Who {
+		m.voice = voice{who: e.Who, ready: m.server == e.Who}
+		m.act(Hold, e.Who)
+	}
+	m.voice.at = now
+	return &m.voice
+}
+
+func (m *Machine) ready(now time.Time) {
+	first := !m.s.Started
+	if first {
+		m.s.ReadyAt = now
+	}
+	m.s.Started = true
+	m.s.Errno = 0 // an older ERRNO; one in the same datagram is applied after READY
+	m.enter(Ready, now)
+	if m.watchdog.IsZero() { // armed when start-up is complete, not by earlier pings
+		m.watchdog = after(now, m.s.Watchdog)
+	}
+	if first && m.p.Gate && !m.s.GateOpen {
+		m.act(Knock, m.s.Main)
+	}
+}
+
+// --- the cells of the table -------------------------------------------------
+
+func nop(*Machine, Event, time.Time) {}
+
+// count notes news that means nothing in this phase.
+func count(m *Machine, _ Event, _ time.Time) { m.s.Seen.Ignored++ }
+
+func found(m *Machine, e Event, now time.Time) { m.instance(e.Who, now) }
+
+// refound takes a main process while none is known, or while only a launcher
+// stood in for the one that will stop.
+func refound(m *Machine, e Event, now time.Time) {
+	if e.Who == m.s.Main {
+		return
+	}
+	if m.s.Main == (ProcID{}) {
+		m.adopt(e.Who)
+		if m.p.Expect == ExpectNone {
+			m.ready(now)
+		}
+		return
+	}
+	m.s.Seen.Forks++
+}
+
+func foundNext(m *Machine, e Event, now time.Time) {
+	if e.Who != m.s.Main {
+		m.instance(e.Who, now)
+	}
+}
+
+func readyStarting(m *Machine, e Event, now time.Time) {
+	if m.stale(e) {
+		return
+	}
+	if !m.p.Expect.listens() {
+		m.s.Seen.Readies++
+		return
+	}
+	readyAgain(m, e, now)
+}
+
+// readyAgain ends a reload, or repeats what is known. It counts whatever the
+// service was expected to do first.
+func readyAgain(m *Machine, e Event, now time.Time) {
+	if m.stale(e) {
+		return
+	}
+	if v := m.speak(e, now); v != nil {
+		v.ready = true
+		m.server = e.Who
+	} else {
+		m.spoke = true
+	}
+	m.ready(now)
+}
+
+// readyStopping: STOPPING=1 is final for the process that said it. Only where
+// that was not the main process may the main process still become ready: at
+// once if the other had been a server of its own, else when that one's end has
+// shown what it was.
+func readyStopping(m *Machine, e Event, now time.Time) {
+	if m.stale(e) {
+		return
+	}
+	if m.asked || m.voice.who == (ProcID{}) || e.Who == m.voice.who || e.Who == (ProcID{}) || !m.p.Expect.listens() {
+		m.s.Seen.Ignored++
+		return
+	}
+	if !m.voice.ready {
+		m.held = true
+		return
+	}
+	m.restart(now)
+	readyStarting(m, e, now)
+}
+
+// restart is starting again with the same main process.
+func (m *Machine) restart(now time.Time) {
+	m.voice, m.held, m.s.StopSaid = voice{}, false, false
+	m.enter(Starting, now)
+}
+
+// reloadStarting: haproxy says RELOADING=1 before its first READY=1.
+func reloadStarting(m *Machine, e Event, _ time.Time) {
+	if !m.stale(e) {
+		m.s.Seen.Statuses++
+	}
+}
+
+func reload(m *Machine, e Event, now time.Time) {
+	if !m.stale(e) {
+		m.enter(Reloading, now)
+	}
+}
+
+func reloadAgain(m *Machine, e Event, now time.Time) {
+	if !m.stale(e) {
+		m.reload = after(now, m.p.ReloadTimeout)
+		m.s.ReloadLate = false
+	}
+}
+
+func stopping(m *Machine, e Event, now time.Time) {
+	if m.stale(e) {
+		return
+	}
+	if v := m.speak(e, now); v != nil {
+		v.stopping = true
+	}
+	m.s.StopSaid = true
+	m.enter(Stopping, now)
+}
+
+// stoppingAgain: the main process saying it too makes it final for the service.
+func stoppingAgain(m *Machine, e Event, now time.Time) {
+	if m.stale(e) {
+		return
+	}
+	m.s.StopSaid = true
+	if e.Who == m.s.Main {
+		m.voice, m.held = voice{}, false
+	}
+}
+
+func mainNew(m *Machine, e Event, now time.Time) { m.instance(e.Who, now) }
+
+func mainPID(m *Machine, e Event, _ time.Time) { m.adopt(e.Who) }
+
+// stopNew is a process that was stopped when it was first seen.
+func stopNew(m *Machine, e Event, now time.Time) {
+	if !m.p.Expect.stops() {
+		return
+	}
+	m.instance(e.Who, now)
+	stopStarting(m, e, now)
+}
+
+// stopStarting answers an owed stop: record, continue, and be ready only when
+// the process was seen running again. While stopped it cannot serve.
+func stopStarting(m *Machine, e Event, _ time.Time) {
+	m.s.Seen.Stops++
+	switch {
+	case e.Who == m.s.Owed:
+	case !m.p.Expect.stops() || m.answered == e.Who:
+		if e.Who == m.s.Main {
+			m.s.Paused = true
+		}
+	case m.s.Owed != (ProcID{}): // one answer at a time; the other is a helper's
+	default:
+		m.adopt(e.Who)
+		m.s.Owed = e.Who
+		m.act(Continue, e.Who)
+	}
+}
+
+func stopRunning(m *Machine, e Event, now time.Time) {
+	switch {
+	case e.Who != m.s.Main || e.Who == m.s.Owed:
+	case m.lateStop(now):
+		m.s.Owed = e.Who
+		m.act(Continue, e.Who)
+	default:
+		m.s.Paused = true
+	}
+}
+
+// stopStopping: a stopped process cannot act on the SIGTERM it was sent; if we
+// sent it, we continue it.
+func stopStopping(m *Machine, e Event, _ time.Time) {
+	if e.Who != m.s.Main {
+		return
+	}
+	m.s.Paused = true
+	if m.asked {
+		m.act(Continue, e.Who)
+	}
+}
+
+func continued(m *Machine, e Event, now time.Time) {
+	if e.Who == m.s.Owed {
+		m.s.Owed, m.answered = ProcID{}, e.Who
+		if m.s.Phase == Starting {
+			m.ready(now)
+		}
+		return
+	}
+	if e.Who == m.s.Main && m.s.Paused {
+		m.s.Paused = false
+		if !m.watchdog.IsZero() { // it could not ping while stopped
+			m.watchdog = after(now, m.s.Watchdog)
+		}
+	}
+}
+
+func ended(m *Machine, e Event, now time.Time) {
+	switch e.Who {
+	case ProcID{}:
+	case m.s.Main:
+		m.gone(e, now)
+	case m.voice.who:
+		m.silenced(now)
+	default:
+		exitTold(m, e, now)
+	}
+}
+
+func (m *Machine) gone(e Event, now time.Time) {
+	reason := "unknown"
+	switch {
+	case e.Exit.Known && e.Exit.Signal != 0:
+		reason = "killed"
+	case e.Exit.Known:
+		reason = "exited"
+	}
+	if m.s.Phase == Stopping {
+		reason = "stopping"
+	}
+	m.s.LastExit = &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, Clean: m.clean(e.Exit, reason)}
+	m.s.Main, m.s.Owed = ProcID{}, ProcID{}
+	m.s.Paused, m.s.Started = false, false
+	m.voice = voice{}
+	m.enter(Gone, now)
+}
+
+// silenced: the process whose word held has ended and the main process lives.
+func (m *Machine) silenced(now time.Time) {
+	v := m.voice
+	helper := v.ready != v.stopping && now.Sub(v.at) < helperSpan
+	m.voice = voice{}
+	switch {
+	case helper:
+		m.spoke = m.spoke || v.ready
+	case m.asked:
+	case v.stopping:
+		held := m.held
+		m.restart(now)
+		if held {
+			m.spoke = true
+			m.ready(now)
+		}
+		return
+	case v.ready && !m.spoke:
+		m.restart(now)
+		return
+	}
+	m.held = false
+}
+
+// exitTold: the kernel tells a non-parent how a process ended only when its
+// parent has reaped it (6.15), which is after the end was seen.
+func exitTold(m *Machine, e Event, _ time.Time) {
+	x := m.s.LastExit
+	if x == nil || x.Who != e.Who || x.Known || !e.Exit.Known {
+		return
+	}
+	told := *x // published snapshots share the old one
+	told.Exit = e.Exit
+	if told.Reason == "unknown" {
+		told.Reason = "exited"
+		if e.Exit.Signal != 0 {
+			told.Reason = "killed"
+		}
+	}
+	told.Clean = m.clean(e.Exit, told.Reason)
+	m.s.LastExit = &told
+}
+
+// clean reports an end that is no failure: exit code 0, and for a service that
+// was stopping also an end we asked for, one the kernel said nothing about, and
+// one by the usual termination signals (systemd's SuccessExitStatus: HUP, INT,
+// PIPE, TERM).
+func (m *Machine) clean(x Exit, reason string) bool {
+	if reason != "stopping" {
+		return x.Clean()
+	}
+	switch x.Signal {
+	case 1, 2, 13, 15:
+		return true
+	}
+	return m.asked || !x.Known || x.Clean()
+}
+
+func stopAsked(m *Machine, e Event, now time.Time) {
+	m.asked = true
+	m.kills = m.kills || e.Number == 1
+	if m.s.Paused || m.s.Owed != (ProcID{}) {
+		who := m.s.Main
+		if m.s.Owed != (ProcID{}) {
+			who = m.s.Owed
+		}
+		m.act(Continue, who) // or the termination would stay pending
+	}
+	m.enter(Stopping, now)
+	if m.kills && m.stop.IsZero() { // it said STOPPING=1 long ago; our asking starts the time-out anew
+		m.stop = after(now, m.p.StopTimeout)
+	}
+}
+
+func timer(m *Machine, _ Event, now time.Time) {
+	passed := func(d *time.Time) bool {
+		if d.IsZero() || now.Before(*d) {
+			return false
+		}
+		*d = time.Time{}
+		return true
+	}
+	if passed(&m.start) {
+		m.s.StartLate = true
+	}
+	if passed(&m.reload) {
+		m.s.ReloadLate = true
+	}
+	if passed(&m.stop) {
+		m.s.StopLate = true
+		if m.kills && !m.killed && m.s.Main != (ProcID{}) {
+			m.killed = true
+			m.act(Kill, m.s.Main)
+		}
+	}
+	if passed(&m.watchdog) {
+		if m.s.Paused { // stopped, not starved
+			m.watchdog = after(now, m.s.Watchdog)
+		} else {
+			m.s.Starved = true
+		}
+	}
+}
+
+func status(m *Machine, e Event, _ time.Time) {
+	m.text = append(m.text[:0], e.Text...)
+	if m.s.Phase == Starting {
+		m.s.Seen.Statuses++
+	}
+}
+
+func errno(m *Machine, e Event, _ time.Time)    { m.s.Errno = int(e.Number) }
+func busError(m *Machine, e Event, _ time.Time) { m.s.BusError = keep(m.s.BusError, e.Text) }
+func varlinkError(m *Machine, e Event, _ time.Time) {
+	m.s.VarlinkError = keep(m.s.VarlinkError, e.Text)
+}
+
+// keep allocates only for a text that is new.
+func keep(old string, b []byte) string {
+	if old == string(b) {
+		return old
+	}
+	return string(b)
+}
+
+// pingEarly: a ping before ready does not arm the timer.
+func pingEarly(m *Machine, _ Event, now time.Time) { m.s.PingAt = now }
+
+func ping(m *Machine, _ Event, now time.Time) {
+	m.s.PingAt = now
+	m.s.Starved = false
+	m.watchdog = after(now, m.s.Watchdog)
+}
+
+func trigger(m *Machine, _ Event, _ time.Time) { m.s.Triggered = true }
+
+func watchdogEarly(m *Machine, e Event, now time.Time) {
+	m.s.Watchdog = e.Span
+	m.s.PingAt = now
+}
+
+func watchdogEvery(m *Machine, e Event, now time.Time) {
+	m.s.Watchdog = e.Span
+	ping(m, e, now)
+}
+
+// extend moves the deadline of the current phase, and the watchdog's, to
+// max(deadline, now+n). It never makes one.
+func extend(m *Machine, e Event, now time.Time) {
+	for _, d := range [...]*time.Time{&m.start, &m.reload, &m.stop, &m.watchdog} {
+		if to := now.Add(e.Span); !d.IsZero() && to.After(*d) {
+			*d = to
+		}
+	}
+}
+
+func resetRespawns(m *Machine, _ Event, _ time.Time) { m.s.Respawns = 0 }
+
+func opened(m *Machine, e Event, _ time.Time) {
+	if e.Who == m.s.Main {
+		m.s.GateOpen = true
+	}
+}
+
+func denied(m *Machine, e Event, _ time.Time) {
+	if e.Who == m.s.Main {
+		m.s.Deniable, m.s.Forbidden = true, true
+	}
+}
+
+func permitted(m *Machine, e Event, _ time.Time) {
+	if e.Who == m.s.Main {
+		m.s.Deniable, m.s.Forbidden = true, false
+	}
+}

@@ -1,0 +1,87 @@
+package lifecycle
+
+import "time"
+
+// Snapshot is all that is known of a service at one moment. It is never changed
+// after it was published; readers share it.
+type Snapshot struct {
+	Gen   uint64 // grows with every event that changed something
+	Phase Phase
+	Since time.Time // when the phase began; zero while Absent from the first
+
+	Main    ProcID // zero: none
+	Started bool   // the main process has been ready once (startup stays yes until it ends)
+	Paused  bool   // the main process is stopped by a signal, and owes us nothing by it
+	Owed    ProcID // the process whose readiness stop is being answered; zero: none
+
+	StartedAt time.Time // when this instance's start began
+	ReadyAt   time.Time // when this instance was ready first
+
+	Status       string // as received: bytes, not necessarily text
+	Errno        int
+	BusError     string
+	VarlinkError string
+
+	StartLate, ReloadLate, StopLate bool // that time-out passed
+	Starved                         bool // no ping within the watchdog interval
+	Triggered                       bool // WATCHDOG=trigger
+	Watchdog                        time.Duration
+	PingAt                          time.Time
+	GateOpen                        bool
+
+	StopSaid  bool // stopping because the daemon said so
+	Seen      Seen
+	Respawns  int
+	LimitHit  bool // more respawns than the limit allows
+	Unknown   bool // podnotify may have missed what the daemon said
+	LastExit  *LastExit
+	Deniable  bool // whether a signal is permitted has been tried at all
+	Forbidden bool // the kernel refuses us signals to the main process
+	Deadline  time.Time
+
+	Facts Facts
+}
+
+// Seen counts what an instance did before it was ready, so that a start that
+// takes too long can be explained.
+type Seen struct {
+	Stops    int // processes of the service seen stopped
+	Forks    int // processes of the service seen besides the main process
+	Statuses int // STATUS= and the other words that are not readiness
+	Readies  int // READY=1 where it is not what is waited for
+	Ignored  int // phase words ignored: from a replaced process, or after stopping
+}
+
+// LastExit is the end of the previous main process.
+type LastExit struct {
+	Exit
+	Who    ProcID
+	At     time.Time
+	Reason string // "stopping", "exited", "killed" or "unknown"
+	Clean  bool
+}
+
+// Facts are what the sidecar loop knows beside the machine. They are shown; the
+// verdicts use only those in the first group.
+type Facts struct {
+	Socket         string   // why the notify socket is not bound; empty: it is
+	Impossible     string   // why the expected way of being ready cannot work here, with the cure
+	Candidates     []string // what could be the service, when it is not clear which
+	Denied         string   // whom a signal is not permitted to, and the cures
+	ContainerAlive bool     // the container of the last main process lives on without it
+	ContainerKnown bool     // that it does was seen, not guessed
+
+	ErrnoName string // the symbolic name of Snapshot.Errno, if it has one
+	InnerPID  int    // the main process's pid in its own PID namespace
+	StartTime time.Time
+	Command   string
+	Container string
+
+	Adopted     bool
+	UnknownKeys map[string]uint64
+	Warnings    []string
+	Datagrams   uint64
+	Pings       uint64
+	Dropped     map[string]uint64
+	Transitions map[[2]Phase]uint64
+}

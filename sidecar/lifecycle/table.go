@@ -1,0 +1,185 @@
+package lifecycle
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// cell is what one kind of news does in one phase, and the words for it in
+// docs/lifecycle.md. Every cell is written; doing nothing is written too.
+type cell struct {
+	do  func(*Machine, Event, time.Time)
+	doc string
+}
+
+var (
+	none   = cell{nop, "-"}
+	ignore = cell{count, "ignored, counted"}
+)
+
+var table = [phases][kinds]cell{
+	Absent: {
+		Found:         {found, "-> starting"},
+		ReadyWord:     ignore,
+		Reload:        ignore,
+		StopWord:      ignore,
+		MainPID:       {mainNew, "-> starting"},
+		Stopped:       {stopNew, "stop, auto: -> starting, continue it"},
+		Continued:     none,
+		Ended:         {exitTold, "record how"},
+		StopAsked:     none,
+		Timer:         none,
+		Status:        none,
+		Errno:         none,
+		BusError:      none,
+		VarlinkError:  none,
+		Ping:          none,
+		Trigger:       none,
+		WatchdogEvery: none,
+		Extend:        none,
+		ResetRespawns: {resetRespawns, "forget respawns"},
+		Opened:        none,
+		Denied:        none,
+		Permitted:     none,
+	},
+	Starting: {
+		Found:         {refound, "main process, if none"},
+		ReadyWord:     {readyStarting, "notify, auto: -> ready"},
+		Reload:        {reloadStarting, "stays (haproxy)"},
+		StopWord:      {stopping, "-> stopping"},
+		MainPID:       {mainPID, "adopt"},
+		Stopped:       {stopStarting, "stop, auto: adopt, continue it; else paused"},
+		Continued:     {continued, "owed stop: -> ready; else not paused"},
+		Ended:         {ended, "main process: -> gone"},
+		StopAsked:     {stopAsked, "-> stopping, continue it if stopped"},
+		Timer:         {timer, "start time-out passed"},
+		Status:        {status, "keep"},
+		Errno:         {errno, "keep"},
+		BusError:      {busError, "keep"},
+		VarlinkError:  {varlinkError, "keep"},
+		Ping:          {pingEarly, "note, arm nothing"},
+		Trigger:       {trigger, "starved for good"},
+		WatchdogEvery: {watchdogEarly, "set interval"},
+		Extend:        {extend, "start deadline"},
+		ResetRespawns: {resetRespawns, "forget respawns"},
+		Opened:        {opened, "gate open"},
+		Denied:        {denied, "note"},
+		Permitted:     {permitted, "note"},
+	},
+	Ready: {
+		Found:         none,
+		ReadyWord:     {readyAgain, "stays, clears ERRNO"},
+		Reload:        {reload, "-> reloading"},
+		StopWord:      {stopping, "-> stopping"},
+		MainPID:       {mainPID, "adopt, stays"},
+		Stopped:       {stopRunning, "paused; auto, early: continue it"},
+		Continued:     {continued, "not paused"},
+		Ended:         {ended, "main process: -> gone; a child that spoke for itself: -> starting"},
+		StopAsked:     {stopAsked, "-> stopping, continue it if stopped"},
+		Timer:         {timer, "watchdog missed"},
+		Status:        {status, "keep"},
+		Errno:         {errno, "keep"},
+		BusError:      {busError, "keep"},
+		VarlinkError:  {varlinkError, "keep"},
+		Ping:          {ping, "rearm"},
+		Trigger:       {trigger, "starved for good"},
+		WatchdogEvery: {watchdogEvery, "set interval, rearm"},
+		Extend:        {extend, "watchdog deadline"},
+		ResetRespawns: {resetRespawns, "forget respawns"},
+		Opened:        {opened, "gate open"},
+		Denied:        {denied, "note"},
+		Permitted:     {permitted, "note"},
+	},
+	Reloading: {
+		Found:         none,
+		ReadyWord:     {readyAgain, "-> ready"},
+		Reload:        {reloadAgain, "stays, deadline anew"},
+		StopWord:      {stopping, "-> stopping"},
+		MainPID:       {mainPID, "adopt, stays"},
+		Stopped:       {stopRunning, "paused; auto, early: continue it"},
+		Continued:     {continued, "not paused"},
+		Ended:         {ended, "main process: -> gone; a child that spoke for itself: -> starting"},
+		StopAsked:     {stopAsked, "-> stopping, continue it if stopped"},
+		Timer:         {timer, "reload time-out passed, watchdog missed"},
+		Status:        {status, "keep"},
+		Errno:         {errno, "keep"},
+		BusError:      {busError, "keep"},
+		VarlinkError:  {varlinkError, "keep"},
+		Ping:          {ping, "rearm"},
+		Trigger:       {trigger, "starved for good"},
+		WatchdogEvery: {watchdogEvery, "set interval, rearm"},
+		Extend:        {extend, "reload and watchdog deadline"},
+		ResetRespawns: {resetRespawns, "forget respawns"},
+		Opened:        {opened, "gate open"},
+		Denied:        {denied, "note"},
+		Permitted:     {permitted, "note"},
+	},
+	Stopping: {
+		Found:         {foundNext, "another process: -> starting"},
+		ReadyWord:     {readyStopping, "ignored; after another process's STOPPING=1: main process -> ready"},
+		Reload:        ignore,
+		StopWord:      {stoppingAgain, "stays"},
+		MainPID:       {mainPID, "adopt, stays"},
+		Stopped:       {stopStopping, "paused; if we asked: continue it"},
+		Continued:     {continued, "not paused"},
+		Ended:         {ended, "main process: -> gone; another that said STOPPING=1: -> starting"},
+		StopAsked:     {stopAsked, "stays, continue it if stopped"},
+		Timer:         {timer, "stop time-out passed; if we asked: kill"},
+		Status:        {status, "keep"},
+		Errno:         {errno, "keep"},
+		BusError:      {busError, "keep"},
+		VarlinkError:  {varlinkError, "keep"},
+		Ping:          {pingEarly, "note, arm nothing"},
+		Trigger:       {trigger, "starved for good"},
+		WatchdogEvery: {watchdogEarly, "set interval"},
+		Extend:        {extend, "stop deadline"},
+		ResetRespawns: {resetRespawns, "forget respawns"},
+		Opened:        none,
+		Denied:        {denied, "note"},
+		Permitted:     {permitted, "note"},
+	},
+	Gone: {
+		Found:         {found, "-> starting, respawns + 1"},
+		ReadyWord:     ignore,
+		Reload:        ignore,
+		StopWord:      ignore,
+		MainPID:       {mainNew, "-> starting, respawns + 1"},
+		Stopped:       {stopNew, "stop, auto: -> starting, continue it"},
+		Continued:     none,
+		Ended:         {exitTold, "record how"},
+		StopAsked:     none,
+		Timer:         none,
+		Status:        none,
+		Errno:         none,
+		BusError:      none,
+		VarlinkError:  none,
+		Ping:          none,
+		Trigger:       none,
+		WatchdogEvery: none,
+		Extend:        none,
+		ResetRespawns: {resetRespawns, "forget respawns"},
+		Opened:        none,
+		Denied:        none,
+		Permitted:     none,
+	},
+}
+
+// Table is the whole machine as a Markdown table: a row for each kind of news,
+// a column for each phase.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| news |")
+	for _, p := range Phases() {
+		fmt.Fprintf(&b, " %v |", p)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", int(phases)) + "\n")
+	for k := range kinds {
+		fmt.Fprintf(&b, "| %v |", k)
+		for _, p := range Phases() {
+			fmt.Fprintf(&b, " %s |", table[p][k].doc)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
