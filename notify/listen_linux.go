@@ -16,20 +16,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxAddress is the room for an address in sockaddr_un: 108 bytes, one of which is
-// the NUL that ends a path or starts an abstract name.
+// maxAddress is the longest address, the @ of an abstract one included: sockaddr_un has
+// 108 bytes, one of which is the NUL that ends a path. (x/sys allows abstract names no more.)
 const maxAddress = 107
 
 // Errors a caller of this package may want to tell apart.
 var (
 	ErrInUse  = errors.New("another socket is bound there")
-	ErrClosed = errors.New("listener is closed")
+	ErrClosed = errors.New("socket is closed")
 )
 
 // Config says where and how to listen.
 type Config struct {
-	// Address is an absolute path of at most 107 bytes or, with a leading @, an abstract
-	// name. Everyone in the network namespace can send to an abstract name; a path has
+	// Address is an absolute path or, with a leading @, an abstract name; at most 107 bytes.
+	// Everyone in the network namespace can send to an abstract name; a path has
 	// permissions.
 	Address string
 
@@ -95,12 +95,12 @@ func listen(c Config) (*Listener, error) {
 		return nil, err
 	}
 	l.file = os.NewFile(uintptr(fd), c.Address)
+	l.poll.init()
+	l.receiver.init()
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		l.Close()
 		return nil, err
 	}
-	l.poll.init()
-	l.receiver.init()
 	return l, nil
 }
 
@@ -135,10 +135,8 @@ func checkAddress(a string) error {
 		return errors.New("address has no name")
 	case strings.IndexByte(a, 0) >= 0:
 		return errors.New("address contains a NUL byte")
-	case a[0] == '/' && len(a) > maxAddress:
-		return fmt.Errorf("path has %d bytes, the kernel allows %d: choose a shorter directory", len(a), maxAddress)
-	case len(a)-1 > maxAddress:
-		return fmt.Errorf("name has %d bytes, the kernel allows %d", len(a)-1, maxAddress)
+	case len(a) > maxAddress:
+		return fmt.Errorf("address has %d bytes, %d are possible: choose a shorter one", len(a), maxAddress)
 	}
 	return nil
 }
@@ -202,7 +200,7 @@ func bindTemp(fd int, dir string) (string, error) {
 	for tries := 0; ; tries++ {
 		temp := filepath.Join(dir, ".n"+rand.Text()[:4])
 		if len(temp) > maxAddress {
-			return "", fmt.Errorf("directory has %d bytes, a temporary name in it needs %d more of the kernel's %d: choose a shorter directory",
+			return "", fmt.Errorf("directory has %d bytes, a temporary name in it needs %d more of the %d possible: choose a shorter directory",
 				len(dir), len(temp)-len(dir), maxAddress)
 		}
 		err := unix.Bind(fd, &unix.SockaddrUnix{Name: temp})
@@ -243,7 +241,9 @@ func (l *Listener) Close() error {
 			os.Remove(l.address)
 		}
 	}
-	return l.file.Close()
+	err := l.file.Close() // waits for Drain
+	close(l.strays)
+	return err
 }
 
 // Wait parks the goroutine, and no thread, until a datagram is queued. It returns nil

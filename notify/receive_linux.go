@@ -75,7 +75,8 @@ func (d Drop) String() string {
 // they block: it must not wait for anything.
 type Handler interface {
 	// Packet handles a message. Descriptors it does not take are closed when it returns,
-	// which is what a sender waits for whose message says BARRIER=1.
+	// which is what a sender waits for whose message says BARRIER=1. (Pipes are closed on
+	// the spot, all else by a goroutine: a socket may linger, a file system may hang.)
 	Packet(p *Packet)
 
 	// Dropped is told of a datagram that is no message; its descriptors are closed.
@@ -98,6 +99,8 @@ type receiver struct {
 	errno   unix.Errno
 
 	drain   func(fd uintptr) // receiver.receive, bound once
+	strays  chan int32       // descriptors whose closing may take time
+	closing bool             // closeStrays runs
 	msg     unix.Msghdr
 	iov     unix.Iovec
 	packet  Packet
@@ -108,6 +111,7 @@ type receiver struct {
 
 func (r *receiver) init() {
 	r.drain = r.receive
+	r.strays = make(chan int32, MaxFDs)
 	r.iov.Base = &r.payload[0]
 	r.iov.SetLen(len(r.payload))
 	r.msg.Iov = &r.iov
@@ -167,7 +171,7 @@ func (r *receiver) receive(fd uintptr) {
 func (r *receiver) datagram(n int) {
 	p := &r.packet
 	known := r.unpack()
-	defer p.close() // also if the handler panics and someone recovers
+	defer r.discard() // also if the handler panics and someone recovers
 	switch {
 	case r.msg.Flags&unix.MSG_TRUNC != 0:
 		r.handler.Dropped(DropTooLong, p.From)
@@ -223,14 +227,41 @@ func (r *receiver) unpack() (credentials bool) {
 	return credentials
 }
 
-// close closes what the handler has left in the packet.
-func (p *Packet) close() {
-	if p.Pidfd >= 0 {
-		// Raw: closing a pidfd does not block.
-		unix.RawSyscall(unix.SYS_CLOSE, uintptr(p.TakePidfd()), 0, 0)
+// discard closes what the handler has left in the packet.
+func (r *receiver) discard() {
+	if fd := r.packet.TakePidfd(); fd >= 0 {
+		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) // raw, as it does not block
 	}
-	for _, fd := range p.TakeFDs() {
+	for _, fd := range r.packet.TakeFDs() {
+		r.dismiss(fd)
+	}
+}
+
+// dismiss closes a descriptor of whatever kind a sender has chosen. Closing a socket can
+// take as long as its SO_LINGER says, closing a file as long as a file system on the
+// network or in user space likes; that must not hold up the queue. One goroutine does it,
+// and only when as many descriptors wait for that as one datagram can bring does the
+// sender that goes on sending them have to wait as well.
+func (r *receiver) dismiss(fd int) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
 		unix.Close(fd)
+		return
+	}
+	if !r.closing {
+		r.closing = true
+		go closeStrays(r.strays)
+	}
+	select {
+	case r.strays <- int32(fd):
+	default:
+		unix.Close(fd)
+	}
+}
+
+// closeStrays ends when the listener is closed and everything it has left is.
+func closeStrays(fds <-chan int32) {
+	for fd := range fds {
+		unix.Close(int(fd))
 	}
 }
 
