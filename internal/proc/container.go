@@ -118,7 +118,8 @@ func termination(mountinfo string) (pod, name, instance string) {
 		if len(fields) < 5 {
 			continue
 		}
-		dir := strings.Split(fields[3], "/")
+		root := strings.TrimSuffix(fields[3], "//deleted") // the kernel marks a removed file
+		dir := strings.Split(root, "/")
 		n := len(dir)
 		if n < 6 || dir[n-5] != "pods" || dir[n-3] != "containers" {
 			continue

@@ -1,0 +1,117 @@
+package stopwatch
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"golang.org/x/sys/unix"
+)
+
+// Waiter waits for all children of this process: those it started and, if it is
+// process 1 or a subreaper (PR_SET_CHILD_SUBREAPER; the caller's business), the
+// orphans it adopted. It reaps them all, so nobody else in this process may wait
+// for any: no [os/exec.Cmd.Wait].
+type Waiter struct {
+	fs     proc.FS
+	report func(Transition)
+}
+
+// NewWaiter returns a waiter that hands what it is told to report, one call at a
+// time, on the goroutine of Run, in the order of the kernel. It reads from fs who
+// a child is before the child is reaped.
+func NewWaiter(fs proc.FS, report func(Transition)) *Waiter {
+	return &Waiter{fs: fs, report: report}
+}
+
+// Run waits until there are no children left, and returns nil. It blocks a thread
+// in waitid(2) and cannot be called off. Once there are children again it may be
+// called again; only one Run may be under way.
+func (w *Waiter) Run() error {
+	const all = unix.WEXITED | unix.WSTOPPED | unix.WCONTINUED
+	for {
+		// Look first, take afterwards: as long as a zombie is not reaped its
+		// number and its start time are its own.
+		seen, err := waitid(unix.P_ALL, 0, all|unix.WNOWAIT)
+		if errors.Is(err, unix.ECHILD) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot wait for children: %w", err)
+		}
+		who := proc.ID{PID: int(seen.pid)}
+		if s, err := w.fs.Stat(who.PID); err == nil {
+			who = s.ID()
+		}
+		taken, err := waitid(unix.P_PID, who.PID, all|unix.WNOHANG)
+		if err != nil && !errors.Is(err, unix.ECHILD) {
+			return fmt.Errorf("cannot wait for process %v: %w", who, err)
+		}
+		now := time.Now()
+		// Somebody may have continued or killed it in between. Then its stop can
+		// be taken no more, but it was seen.
+		if seen.kind() == Stopped && taken.kind() != Stopped {
+			w.report(seen.transition(who, now))
+		}
+		if taken.kind() != 0 {
+			w.report(taken.transition(who, now))
+		}
+	}
+}
+
+// siginfo is the part of siginfo_t that waitid(2) fills in, as laid out on 64-bit
+// machines.
+type siginfo struct {
+	signo, errno, code, _ int32
+	pid                   int32
+	uid                   uint32
+	status                int32
+	_                     [unsafe.Sizeof(unix.Siginfo{}) - 28]byte
+}
+
+func waitid(kind, id, options int) (siginfo, error) {
+	for {
+		var si siginfo
+		err := unix.Waitid(kind, id, (*unix.Siginfo)(unsafe.Pointer(&si)), options, nil)
+		if err != unix.EINTR {
+			return si, err
+		}
+	}
+}
+
+// The values of si_code for SIGCHLD, from the kernel's asm-generic/siginfo.h.
+const (
+	cldExited    = 1
+	cldKilled    = 2
+	cldDumped    = 3
+	cldStopped   = 5
+	cldContinued = 6
+)
+
+// kind returns what happened, 0 for nothing (WNOHANG).
+func (si *siginfo) kind() Kind {
+	switch si.code {
+	case cldExited, cldKilled, cldDumped:
+		return Ended
+	case cldStopped:
+		return Stopped
+	case cldContinued:
+		return Continued
+	}
+	return 0
+}
+
+func (si *siginfo) transition(who proc.ID, at time.Time) Transition {
+	t := Transition{Who: who, Kind: si.kind(), At: at, Seen: Waited}
+	switch si.code {
+	case cldExited:
+		t.Exit = &proc.Exit{Code: int(si.status)}
+	case cldKilled, cldDumped:
+		t.Exit = &proc.Exit{Signal: unix.Signal(si.status)}
+	case cldStopped:
+		t.Signal = unix.Signal(si.status)
+	}
+	return t
+}
