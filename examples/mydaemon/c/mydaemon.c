@@ -265,7 +265,6 @@ static void serve(const sigset_t *signals)
 
         if (watchdog_period > 0) {
             uint64_t t = now();
-
             if (t >= next_ping) {
                 notify("WATCHDOG=1\n", MSG_DONTWAIT); /* one may be lost: half the interval allows for it */
                 next_ping = t + watchdog_period;
@@ -289,15 +288,19 @@ static void serve(const sigset_t *signals)
 static void options(int argc, char **argv)
 {
     const char *path = getenv("MYDAEMON_PIDFILE"), *dir = getenv("XDG_RUNTIME_DIR");
-    int c, n;
+    int c, n, wrong = 0;
 
     while ((c = getopt(argc, argv, "l:g:p:")) != -1) {
         switch (c) {
         case 'l': address = optarg; break;
         case 'g': greeting_file = optarg; break;
         case 'p': path = optarg; break;
-        default: fprintf(stderr, "usage: mydaemon [-l ADDRESS:PORT] [-g GREETING-FILE] [-p PID-FILE]\n"); exit(2);
+        default: wrong = 1; break;
         }
+    }
+    if (wrong || optind < argc) {
+        fprintf(stderr, "usage: mydaemon [-l ADDRESS:PORT] [-g GREETING-FILE] [-p PID-FILE]\n");
+        exit(2);
     }
     n = path && *path ? snprintf(pidfile, sizeof pidfile, "%s", path)
                       : snprintf(pidfile, sizeof pidfile, "%s/mydaemon.pid", dir && *dir ? dir : "/run");
@@ -310,9 +313,9 @@ int main(int argc, char **argv)
     const char *job = getenv("UPSTART_JOB"), *socket_name = getenv("NOTIFY_SOCKET");
     int stops = job && *job, notifies = !stops && socket_name && *socket_name, fd, err;
     sigset_t signals;
-
-    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= 2)
-        ; /* whoever started us may have closed 0, 1 or 2: no socket of ours shall get such a number */
+    do /* whoever started us may have closed 0, 1 or 2: no socket of ours shall get such a number */
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= 2);
     close(fd);
     options(argc, argv);
 

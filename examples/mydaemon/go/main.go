@@ -42,7 +42,7 @@ var (
 	// supervisor is the notification socket; fd is -1 while there is nobody to tell.
 	supervisor = struct {
 		fd int
-		to *unix.SockaddrUnix
+		to *syscall.SockaddrUnix
 	}{fd: -1}
 	ready          []byte        // made once at start: saying ready must not depend on memory
 	watchdogPeriod time.Duration // between pings; 0: nobody asked for pings
@@ -57,37 +57,47 @@ const daemonized = "MYDAEMON_DAEMONIZED"
 // daemon must not end because nobody listens to it. Unless flags has MSG_DONTWAIT, the call waits
 // while the receiver's queue is full, so nothing is lost.
 //
-// The Go runtime interrupts system calls with signals of its own, hence the loop.
+// The Go runtime has signal handlers, which may interrupt the call, hence the loop. (Package syscall
+// rather than x/sys, which cannot spell an abstract name of full length.)
 func notify(message []byte, flags int) {
 	if supervisor.fd < 0 {
 		return
 	}
-	err := unix.EINTR
+	err := error(unix.EINTR)
 	for err == unix.EINTR {
-		err, _ = unix.Sendto(supervisor.fd, message, flags, supervisor.to).(syscall.Errno)
+		err = syscall.Sendto(supervisor.fd, message, flags, supervisor.to)
 	}
-	if err != 0 {
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "mydaemon: cannot notify the supervisor: %v\n", err)
 	}
 }
 
 // fail reports a fatal failure, text and number in one datagram so that nobody sees one alone, and exits.
 func fail(err error, format string, args ...any) {
-	errno := syscall.EINVAL
+	errno := syscall.EINVAL // what ERRNO says if the kernel had no part in it
 	errors.As(err, &errno)
 	text := fmt.Sprintf(format, args...)
-	fmt.Fprintf(os.Stderr, "mydaemon: %s: %v\n", text, errno)
-	notify(fmt.Appendf(nil, "STATUS=%s: %v\nERRNO=%d\n", text, errno, int(errno)), 0)
+	fmt.Fprintf(os.Stderr, "mydaemon: %s: %v\n", text, reason(err))
+	notify(fmt.Appendf(nil, "STATUS=%s: %v\nERRNO=%d\n", text, reason(err), int(errno)), 0)
 	atExit()
 	os.Exit(1)
+}
+
+// reason is the kernel's part of err, as strerror words it, or else all of err.
+func reason(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }
 
 // notifyOpen prepares socket, address and message. The socket stays unconnected: a connected one would
 // be refused for ever once the supervisor had bound its address anew. An address we cannot use
 // leaves us silent but serving.
 func notifyOpen(path string) {
-	abstract := path[0] == '@' // a name without a file; x/sys makes the '@' a leading NUL
-	room := len(unix.RawSockaddrUnix{}.Path)
+	abstract := path[0] == '@' // a name without a file; Sendto makes the '@' a leading NUL
+	room := len(syscall.RawSockaddrUnix{}.Path)
 	if !abstract {
 		room-- // a path is followed by a NUL, an abstract name is not: its length says where it ends
 	}
@@ -99,7 +109,7 @@ func notifyOpen(path string) {
 	if err != nil {
 		fail(err, "cannot create the notification socket")
 	}
-	supervisor.fd, supervisor.to = fd, &unix.SockaddrUnix{Name: path}
+	supervisor.fd, supervisor.to = fd, &syscall.SockaddrUnix{Name: path}
 	ready = fmt.Appendf(nil, "READY=1\nSTATUS=ready\nMAINPID=%d\n", os.Getpid())
 }
 
@@ -260,9 +270,7 @@ func loadGreeting() error {
 func reload() {
 	notify(fmt.Appendf(nil, "RELOADING=1\nMONOTONIC_USEC=%d\n", now()), 0)
 	if err := loadGreeting(); err != nil {
-		var errno syscall.Errno
-		errors.As(err, &errno)
-		notify(fmt.Appendf(nil, "READY=1\nSTATUS=cannot read %s: %v; the old greeting stays\n", *greetingFile, errno), 0)
+		notify(fmt.Appendf(nil, "READY=1\nSTATUS=cannot read %s: %v; the old greeting stays\n", *greetingFile, reason(err)), 0)
 		return
 	}
 	generation++
