@@ -1,0 +1,186 @@
+// Package metrics shows the services' snapshots to Prometheus. It keeps no
+// number of its own: every scrape reads what is known at that moment, and
+// nothing but a scrape does any work.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// Source is one service. All methods may be called at the same time, and none
+// of them blocks.
+type Source interface {
+	Name() string
+	Policy() *lifecycle.Policy
+	Look() *lifecycle.Snapshot // the newest, never nil
+}
+
+// Config is what there is to show.
+type Config struct {
+	Services func() []Source        // names are unique
+	Degraded func() map[string]bool // podnotify's own troubles by name, true while one lasts; nil: none are known
+	Version  string
+}
+
+// New returns a registry of its own (never the default one, and without
+// client_golang's figures of process and runtime) that reads from c.
+func New(c Config) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(&collector{Config: c, revision: revision()})
+	return r
+}
+
+// Handler serves a registry. What can be shown is shown, even if one series
+// cannot. Answers are not compressed: a gzip writer would hold more memory than
+// all else of podnotify, to spare a few kilobytes between neighbours.
+func Handler(r *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		ErrorHandling:      promhttp.ContinueOnError,
+		DisableCompression: true,
+	})
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("podnotify_"+name, help, labels, nil)
+}
+
+var (
+	started     = desc("started", "Whether the startup probe says yes.", "service")
+	ready       = desc("ready", "Whether the readiness probe says yes.", "service")
+	live        = desc("live", "Whether the liveness probe says yes.", "service")
+	phase       = desc("phase", "1 for the phase the service is in, 0 for the others.", "service", "phase")
+	transitions = desc("transitions_total", "Changes from one phase to another.", "service", "from", "to")
+	timeToReady = desc("time_to_ready_seconds", "Time from the start of this instance until it was ready first; absent before.", "service")
+	datagrams   = desc("datagrams_total", "Datagrams received on the notify socket.", "service")
+	dropped     = desc("dropped_total", "Datagrams dropped whole.", "service", "reason")
+	unknownKeys = desc("unknown_keys_total", "Keys received that mean nothing to podnotify; /statusz names them.", "service")
+	pings       = desc("watchdog_pings_total", "WATCHDOG=1 received.", "service")
+	respawns    = desc("respawns_total", "New instances after one that ended, by how that had ended or what was done; RESTART_RESET=1 starts the count anew.", "service", "reason")
+	errno       = desc("errno", "Last ERRNO= of the daemon; 0 is none.", "service")
+	permitted   = desc("signal_permitted", "Whether the kernel lets podnotify signal the main process; absent until tried.", "service")
+	degraded    = desc("degraded", "1 while this part of podnotify itself is in trouble, which fails no probe.", "what")
+	buildInfo   = desc("build_info", "Always 1; the labels tell what runs.", "version", "goversion", "revision")
+
+	descs = []*prometheus.Desc{started, ready, live, phase, transitions, timeToReady, datagrams, dropped,
+		unknownKeys, pings, respawns, errno, permitted, degraded, buildInfo}
+)
+
+type collector struct {
+	Config
+	revision string
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range descs {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	o := output(out)
+	o.gauge(buildInfo, 1, c.Version, runtime.Version(), c.revision)
+	if c.Degraded != nil {
+		for what, now := range c.Degraded() {
+			o.gauge(degraded, one(now), what)
+		}
+	}
+	for _, s := range c.Services() {
+		o.service(s)
+	}
+}
+
+type output chan<- prometheus.Metric
+
+func (o output) service(src Source) {
+	look, policy, name := src.Look(), src.Policy(), src.Name()
+	yes := func(p lifecycle.Probe) float64 {
+		_, fails := look.Failing(policy, p, nil)
+		return one(!fails)
+	}
+	o.gauge(started, yes(lifecycle.Startup), name)
+	o.gauge(ready, yes(lifecycle.Readyz), name)
+	o.gauge(live, yes(lifecycle.Livez), name)
+	for _, p := range lifecycle.Phases() {
+		o.gauge(phase, one(p == look.Phase), name, p.String())
+	}
+	if !look.ReadyAt.IsZero() {
+		o.gauge(timeToReady, look.ReadyAt.Sub(look.StartedAt).Seconds(), name)
+	}
+	o.gauge(errno, float64(look.Errno), name)
+	if look.Deniable {
+		o.gauge(permitted, one(!look.Forbidden), name)
+	}
+
+	facts := &look.Facts
+	for t, n := range facts.Transitions {
+		o.counter(transitions, n, name, t[0].String(), t[1].String())
+	}
+	o.counter(datagrams, facts.Datagrams, name)
+	for reason, n := range facts.Dropped {
+		o.counter(dropped, n, name, reason)
+	}
+	// One sum: a daemon must not be able to make labels.
+	var unknown uint64
+	for _, n := range facts.UnknownKeys {
+		unknown += n
+	}
+	o.counter(unknownKeys, unknown, name)
+	o.counter(pings, facts.Pings, name)
+	o.counter(respawns, uint64(look.Respawns), name, "ended")
+}
+
+func (o output) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	o.send(d, prometheus.GaugeValue, v, labels)
+}
+
+func (o output) counter(d *prometheus.Desc, n uint64, labels ...string) {
+	o.send(d, prometheus.CounterValue, float64(n), labels)
+}
+
+// send makes labels valid UTF-8 first: one bad byte would fail the exposition.
+func (o output) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
+	for i, l := range labels {
+		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+	}
+	m, err := prometheus.NewConstMetric(d, t, v, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	o <- m
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// revision is the commit the binary was built from, with a + if its tree had
+// changes; empty where the build did not record it.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	var rev, dirty string
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			rev = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "+"
+		}
+	}
+	return rev + dirty
+}
