@@ -83,6 +83,7 @@ type Event struct {
 	// a short-lived helper, who speaks for the main process.
 	Who    ProcID
 	Named  bool // the same datagram named the main process: its words count even from the process replaced
+	Owes   bool // Stopped: it was started with UPSTART_JOB
 	Number int64
 	Span   time.Duration
 	Text   []byte // valid during Apply only

@@ -9,6 +9,9 @@ import "time"
 // protocol does not tell them apart.
 const helperSpan = 500 * time.Millisecond
 
+// lateSpan is how long after READY=1 a stop is taken to be the daemon's own.
+const lateSpan = 20 * time.Millisecond
+
 // replacedKept is how many replaced main processes are remembered. A daemon is
 // upgraded one process at a time; more than a few never talk at once.
 const replacedKept = 8
@@ -67,12 +70,19 @@ func (m *Machine) Phase() Phase { return m.s.Phase }
 // Main is the current main process, zero if there is none.
 func (m *Machine) Main() ProcID { return m.s.Main }
 
+// LastExit is the end of the previous main process, nil before the first.
+func (m *Machine) LastExit() *LastExit { return m.s.LastExit }
+
 // Owed is the process whose readiness stop is being answered, zero if none.
 func (m *Machine) Owed() ProcID { return m.s.Owed }
 
+// Halted reports whether the main process is known to be stopped, whatever for.
+func (m *Machine) Halted() bool {
+	return m.s.Paused || m.s.Owed != (ProcID{}) && m.s.Owed == m.s.Main
+}
+
 // AwaitsStop reports whether a process that stops now would be taken to say
-// that it is ready. An auto service stays attentive through its start time-out,
-// because a daemon may send READY=1 and stop itself as well.
+// that it is ready.
 func (m *Machine) AwaitsStop(now time.Time) bool {
 	if !m.p.Expect.stops() {
 		return false
@@ -80,15 +90,23 @@ func (m *Machine) AwaitsStop(now time.Time) bool {
 	switch m.s.Phase {
 	case Absent, Starting, Gone:
 		return true
-	case Ready, Reloading:
-		return m.s.Owed != (ProcID{}) || m.lateStop(now)
 	}
-	return false
+	return m.s.Owed != (ProcID{})
 }
 
-func (m *Machine) lateStop(now time.Time) bool {
-	return m.p.Expect == ExpectAuto && m.answered != m.s.Main &&
-		m.p.StartTimeout > 0 && now.Sub(m.s.StartedAt) < m.p.StartTimeout
+// MayStopLate reports whether the main process may still owe a stop although it
+// is ready: in auto, a daemon may send READY=1 and stop itself as well. One that
+// was told to (owes: it has UPSTART_JOB in its environment) may do so until the
+// start time-out; any other only on the heels of its READY=1, because later it
+// is an operator who stops it.
+func (m *Machine) MayStopLate(owes bool, now time.Time) bool {
+	if m.p.Expect != ExpectAuto || m.answered == m.s.Main || (m.s.Phase != Ready && m.s.Phase != Reloading) {
+		return false
+	}
+	if owes && m.p.StartTimeout > 0 && now.Sub(m.s.StartedAt) < m.p.StartTimeout {
+		return true
+	}
+	return now.Sub(m.s.ReadyAt) < lateSpan
 }
 
 // Deadline is the earliest moment at which a Timer event changes something.
@@ -394,7 +412,7 @@ func stopStarting(m *Machine, e Event, _ time.Time) {
 func stopRunning(m *Machine, e Event, now time.Time) {
 	switch {
 	case e.Who != m.s.Main || e.Who == m.s.Owed:
-	case m.lateStop(now):
+	case m.MayStopLate(e.Owes, now):
 		m.s.Owed = e.Who
 		m.act(Continue, e.Who)
 	default:

@@ -69,7 +69,6 @@ type Facts struct {
 	Candidates     []string // what could be the service, when it is not clear which
 	Denied         string   // whom a signal is not permitted to, and the cures
 	ContainerAlive bool     // the container of the last main process lives on without it
-	ContainerKnown bool     // that it does was seen, not guessed
 
 	ErrnoName string // the symbolic name of Snapshot.Errno, if it has one
 	InnerPID  int    // the main process's pid in its own PID namespace

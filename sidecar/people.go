@@ -1,0 +1,301 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// peopleKept bounds how many processes a service holds by pidfd at a time. Main
+// process, speaker and whoever owes a stop are never given up for it.
+const peopleKept = 128
+
+// person is a process the service knows: by a handle, so for certain.
+type person struct {
+	id         lifecycle.ProcID
+	key        int
+	h          *proc.Handle
+	member     bool   // is one of the service's
+	generation uint64 // of the scope that said so
+	used       uint64
+	watched    bool // its end is awaited
+	sampled    bool // its stop is awaited
+}
+
+func idOf(h *proc.Handle) lifecycle.ProcID { return lifecycle.ProcID(h.ID()) }
+
+func (s *Service) generation() uint64 {
+	if s.dep.Scope == nil {
+		return 0
+	}
+	return s.dep.Scope.Generation()
+}
+
+// meet makes a person of a handle, which the service owns from here on.
+func (s *Service) meet(key int, h *proc.Handle) *person {
+	if old := s.people[key]; old != nil {
+		if old.id == idOf(h) {
+			h.Close()
+			return s.touch(old)
+		}
+		if old == s.main {
+			// The number has passed on while the end of its process is on its
+			// way here; the two must not be mixed up.
+			delete(s.people, key)
+			old.key = -1 << 62
+			s.people[old.key] = old
+		} else {
+			s.drop(old)
+		}
+	}
+	if len(s.people) >= peopleKept {
+		s.dropOldest()
+	}
+	p := &person{id: idOf(h), key: key, h: h}
+	s.people[key] = p
+	return s.touch(p)
+}
+
+func (s *Service) touch(p *person) *person {
+	s.clock++
+	p.used = s.clock
+	return p
+}
+
+// meetID opens a process that an observer named. Nil if it is gone.
+func (s *Service) meetID(id proc.ID) *person {
+	if p := s.people[id.PID]; p != nil && p.id == lifecycle.ProcID(id) {
+		return s.touch(p)
+	}
+	h, err := s.dep.FS.OpenID(id)
+	if err != nil {
+		return nil
+	}
+	p := s.meet(id.PID, h)
+	p.member, p.generation = true, s.generation()
+	return p
+}
+
+func (s *Service) find(id lifecycle.ProcID) *person {
+	if p := s.people[id.PID]; p != nil && p.id == id {
+		return p
+	}
+	for _, p := range s.people { // the invisible, and a main process whose number passed on
+		if p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
+func (s *Service) drop(p *person) {
+	s.unsample(p)
+	delete(s.people, p.key)
+	p.h.Close() // ends the goroutine that awaits its end
+}
+
+func (s *Service) dropOldest() {
+	var oldest *person
+	for _, p := range s.people {
+		if p != s.main && !p.watched && (oldest == nil || p.used < oldest.used) {
+			oldest = p
+		}
+	}
+	if oldest == nil {
+		for _, p := range s.people { // all watched: speakers come and go, too
+			if p != s.main && (oldest == nil || p.used < oldest.used) {
+				oldest = p
+			}
+		}
+	}
+	s.drop(oldest)
+}
+
+// unwatch ends the sampling of everybody: no stop is owed any more.
+func (s *Service) unwatch() {
+	for _, p := range s.people {
+		s.unsample(p)
+	}
+}
+
+func (s *Service) unsample(p *person) {
+	if p.sampled {
+		p.sampled = false
+		s.sampled--
+		s.dep.Stops.Forget(p.h.ID())
+	}
+}
+
+// watch reports the end of a process as soon as the kernel tells, and how it
+// ended when its parent has reaped it.
+func (s *Service) watch(p *person) {
+	if p.watched || s.closed {
+		return
+	}
+	p.watched = true
+	h := p.h
+	s.ends.Go(func() {
+		if h.Wait(context.Background()) != nil {
+			return // given up
+		}
+		if st, err := s.dep.FS.Stat(h.ID().PID); s.dep.Parent && err == nil && st.PPID == unix.Getpid() {
+			return // our child: waitid tells as well, and how
+		}
+		s.ended(h, lifecycle.Exit{})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if exit := s.exit(ctx, h); exit.Known {
+			s.ended(h, exit)
+		}
+	})
+}
+
+func (s *Service) exit(ctx context.Context, h *proc.Handle) lifecycle.Exit {
+	x, err := h.Exit(ctx)
+	if err != nil {
+		return lifecycle.Exit{}
+	}
+	return lifecycle.Exit{Known: true, Code: x.Code, Signal: int(x.Signal)}
+}
+
+func (s *Service) mainID() lifecycle.ProcID {
+	if s.main == nil {
+		return lifecycle.ProcID{}
+	}
+	return s.main.id
+}
+
+// setMain follows the machine: the process it calls the main process is held,
+// watched and looked at.
+func (s *Service) setMain(id lifecycle.ProcID) {
+	s.main = nil
+	s.eye.Store(nil)
+	s.stale.Store(true)
+	if id == (lifecycle.ProcID{}) {
+		return
+	}
+	p := s.find(id)
+	if p == nil { // it ended between being named and being opened
+		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: id})
+		return
+	}
+	s.main = p
+	s.entry = proc.ID{}
+	if s.dep.Scope != nil && !s.dep.Parent {
+		if pid, ok := s.dep.Scope.Entry(id.PID); ok {
+			if st, err := s.dep.FS.Stat(pid); err == nil {
+				s.entry = st.ID()
+			}
+		}
+	}
+	s.owes = s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(id.PID, "UPSTART_JOB")
+	s.describe(p)
+	s.eye.Store(p.h)
+	s.watch(p)
+	s.probePermission(p)
+}
+
+// describe gathers what is shown of the main process.
+func (s *Service) describe(p *person) {
+	f := &s.facts
+	f.Command, f.Container, f.InnerPID, f.StartTime = "", "", 0, time.Time{}
+	f.Candidates, f.Impossible = nil, ""
+	if p.id.PID == 0 {
+		return
+	}
+	f.InnerPID = p.id.PID
+	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 0 {
+		f.InnerPID = ns[len(ns)-1]
+	}
+	f.Command, _ = s.dep.FS.Cmdline(p.id.PID)
+	if c, err := s.dep.FS.Container(p.id.PID); err == nil {
+		f.Container = c.Name
+		if f.Container == "" {
+			f.Container = c.Instance
+		}
+	}
+	f.StartTime = startTime(p.id.Start, s.now())
+	s.judgeStop(p)
+}
+
+// startTime turns clock ticks since boot into the time of day. USER_HZ is 100 on
+// every architecture that Go runs on.
+func startTime(ticks uint64, now time.Time) time.Time {
+	var up unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(ticks)*(time.Second/100) - time.Duration(up.Nano())).Round(10 * time.Millisecond)
+}
+
+// judgeStop finds out whether a stop of p could be seen at all: the kernel
+// ignores the SIGSTOP that the first process of a PID namespace sends itself.
+func (s *Service) judgeStop(p *person) {
+	if s.cfg.Policy.Expect != lifecycle.ExpectStop || s.facts.InnerPID != 1 {
+		return
+	}
+	s.impossible(p.id.PID, s.facts.Command)
+}
+
+func (s *Service) impossible(pid int, command string) {
+	text := fmt.Sprintf("the daemon (process %d, %q) is PID 1 of its PID namespace, where the kernel ignores SIGSTOP, so expect: stop cannot work; "+
+		"add shareProcessNamespace: true, or use podnotify run", pid, command)
+	if s.facts.Impossible == text {
+		return
+	}
+	s.facts.Impossible = text
+	s.warn("stop", text)
+}
+
+// probePermission says at first sight whether the main process takes signals
+// from us, not only when one is due.
+func (s *Service) probePermission(p *person) {
+	if p.id.PID == 0 {
+		return
+	}
+	if p.h.Permitted() {
+		s.apply(lifecycle.Event{Kind: lifecycle.Permitted, Who: p.id})
+		return
+	}
+	s.denied(p)
+}
+
+// denied notes that the kernel refuses us a signal to p, with who is who and
+// the cures.
+func (s *Service) denied(p *person) {
+	real, _, saved, err := s.dep.FS.Uids(p.id.PID)
+	need := "another uid"
+	if err == nil {
+		need = fmt.Sprintf("uid %d", saved)
+		if real != saved {
+			need = fmt.Sprintf("uid %d or %d", real, saved)
+		}
+	}
+	s.facts.Denied = fmt.Sprintf("signals to process %d are not permitted: podnotify runs as uid %d, the process as %s; "+
+		"give podnotify the runAsUser of the daemon's process (after it dropped privileges), or uid 0 with capability KILL (a non-root user gets none of an added capability)",
+		p.id.PID, s.uid(), need)
+	s.apply(lifecycle.Event{Kind: lifecycle.Denied, Who: p.id})
+	s.warn("denied", s.facts.Denied)
+}
+
+// warn shows a warning in status and names it once in the log.
+func (s *Service) warn(key, text string) {
+	if s.named[key+text] || len(s.named) >= 256 {
+		return
+	}
+	s.named[key+text] = true
+	if len(s.facts.Warnings) < 16 {
+		s.facts.Warnings = append(s.facts.Warnings, text)
+	}
+	s.stale.Store(true)
+	s.say(slog.LevelWarn, text)
+}
+
+var errNotMember = errors.New("it is not a process of this service")

@@ -1,0 +1,413 @@
+package sidecar
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/notify"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// unknownKept bounds the unknown keys whose names are kept for status.
+const unknownKept = 32
+
+// Reasons for dropping a datagram, besides those of package notify.
+const (
+	dropAccess    = "access"       // the sender is known, and access does not admit it
+	dropStranger  = "not-admitted" // the sender is not a process of the service
+	dropInvisible = "invisible"    // the sender's PID namespace is not visible from here
+)
+
+// Dropped implements notify.Handler: a datagram that is no message.
+func (s *Service) Dropped(d notify.Drop, from notify.Sender) {
+	s.facts.Datagrams++
+	s.drop1(d.String(), from)
+}
+
+func (s *Service) drop1(reason string, from notify.Sender) {
+	s.dropped[reason]++
+	s.stale.Store(true)
+	if key := fmt.Sprint("drop", reason, from.PID); !s.named[key] && len(s.named) < 256 {
+		s.named[key] = true
+		s.say(slog.LevelWarn, "datagram dropped", "reason", reason, "pid", from.PID, "uid", from.UID)
+	}
+}
+
+// Packet implements notify.Handler. It runs under the service's lock, and what
+// it does is visible to Look before it returns: that is when a barrier's
+// descriptor is closed.
+func (s *Service) Packet(p *notify.Packet) {
+	s.facts.Datagrams++
+	s.stale.Store(true)
+	m := &p.Message
+	if m.Has(notify.FlagBarrier) {
+		// Handled before anything else and for anyone. With other lines beside
+		// it, everything is ignored (systemd does the same).
+		if !m.BarrierOnly() || len(p.FDs) != 1 {
+			s.drop1("barrier", p.From)
+		}
+		return
+	}
+	who, ok := s.sender(p)
+	if !ok {
+		return
+	}
+	s.speak(m, who, p)
+}
+
+// sender finds out who sent a datagram and whether its words count. The answer
+// for a process that is dead and was never met is the zero person: a
+// short-lived helper.
+func (s *Service) sender(p *notify.Packet) (person, bool) {
+	if s.access == AccessNone {
+		s.drop1(dropAccess, p.From)
+		return person{}, false
+	}
+	if p.From.PID == 0 {
+		return s.invisible(p)
+	}
+	if q := s.people[p.From.PID]; q != nil && (p.Pidfd < 0 && !q.h.Ended() || p.Pidfd >= 0 && q.h.Same(p.Pidfd)) {
+		s.touch(q)
+		return *q, s.admits(q, p)
+	}
+	if s.main != nil && p.Pidfd >= 0 && s.main.h.Same(p.Pidfd) { // its number has passed on already
+		return *s.main, s.admits(s.main, p)
+	}
+	h, err := s.open(p)
+	if err != nil || h.Ended() {
+		ok := s.admitsDead(h, p)
+		if h != nil {
+			h.Close()
+		}
+		return person{}, ok
+	}
+	q := s.meet(p.From.PID, h)
+	return *q, s.admits(q, p)
+}
+
+// open makes a handle of a datagram's sender.
+func (s *Service) open(p *notify.Packet) (*proc.Handle, error) {
+	if fd := p.TakePidfd(); fd >= 0 {
+		return s.dep.FS.FromPidfd(fd, p.From.PID)
+	}
+	return s.dep.FS.Open(p.From.PID)
+}
+
+// invisible is a sender in a PID namespace we cannot see. Only "any" hears it,
+// and then it is known by its pidfd alone.
+func (s *Service) invisible(p *notify.Packet) (person, bool) {
+	if s.access == AccessAny && p.Pidfd >= 0 {
+		if s.main != nil && s.main.h.Same(p.Pidfd) {
+			return *s.main, true
+		}
+		if h, err := s.dep.FS.FromPidfd(p.TakePidfd(), 0); err == nil {
+			if q := s.find(idOf(h)); q != nil {
+				h.Close()
+				return *s.touch(q), true
+			}
+			if h.Ended() {
+				h.Close()
+				return person{}, s.m.Main() != (lifecycle.ProcID{})
+			}
+			return *s.meet(-int(h.ID().Start%math.MaxInt32)-1, h), true
+		}
+	}
+	s.drop1(dropInvisible, p.From)
+	if s.main == nil {
+		s.facts.Impossible = "its datagrams come from a PID namespace that is not visible from here; " +
+			"add shareProcessNamespace: true, or set notify.access: any"
+	}
+	return person{}, false
+}
+
+// admits judges a live sender by the access in force.
+func (s *Service) admits(q *person, p *notify.Packet) bool {
+	if q == s.main {
+		return true
+	}
+	switch s.access {
+	case AccessMain, AccessExec:
+		if s.access == AccessExec && s.dep.Started != nil && s.dep.Started(proc.ID(q.id)) {
+			return true
+		}
+		if s.main == nil && s.isMember(q) {
+			if entry, ok := s.dep.Scope.Entry(q.id.PID); ok && entry == q.id.PID {
+				return true // it is about to become the main process
+			}
+		}
+		s.drop1(dropAccess, p.From)
+		return false
+	case AccessAny:
+		return true
+	}
+	if !s.isMember(q) {
+		s.drop1(dropStranger, p.From)
+		return false
+	}
+	return true
+}
+
+func (s *Service) isMember(q *person) bool {
+	if g := s.generation(); q.generation != g {
+		q.generation = g
+		q.member = s.dep.Scope == nil || s.dep.Scope.Member(q.id.PID)
+	}
+	return q.member
+}
+
+// admitsDead judges a sender that is dead on arrival: a helper such as
+// systemd-notify. Its credentials stay true, its /proc is gone. It is refused
+// if the kernel still tells its cgroup (6.15) and that is not the main
+// process's; else it is believed, because this socket serves one service only.
+func (s *Service) admitsDead(h *proc.Handle, p *notify.Packet) bool {
+	if s.access == AccessMain || s.access == AccessExec {
+		s.drop1(dropAccess, p.From)
+		return false
+	}
+	if h != nil && s.main != nil && s.access == AccessAll {
+		if theirs, ok := h.CgroupID(); ok && theirs != 0 {
+			if ours, ok := s.main.h.CgroupID(); ok && ours != 0 && ours != theirs {
+				s.drop1(dropStranger, p.From)
+				return false
+			}
+		}
+	}
+	s.dropped["unattributed"]++ // not dropped: heard, from nobody we could name
+	return true
+}
+
+// speak applies the lines of one message in systemd's order, whatever order
+// they were sent in.
+func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
+	if s.m.Main() == (lifecycle.ProcID{}) && s.main == nil {
+		s.findFor(who)
+	}
+	named := false
+	if m.Flags&notify.FlagMainPIDFD != 0 {
+		s.warn("mainpidfd", "MAINPIDFD=1 is not understood by this version; MAINPID in the same datagram is ignored, as systemd does")
+	} else if v, ok := m.Value(notify.KeyMainPID); ok {
+		named = s.mainPID(v, who)
+	}
+	e := &s.news
+	word := func(k lifecycle.Kind) {
+		*e = lifecycle.Event{Kind: k, Who: who.id, Named: named}
+		s.apply(*e)
+	}
+	switch {
+	case m.Has(notify.FlagStopping):
+		word(lifecycle.StopWord)
+	case m.Has(notify.FlagReady):
+		word(lifecycle.ReadyWord)
+	case m.Has(notify.FlagReloading):
+		word(lifecycle.Reload)
+	}
+	if v, ok := m.Value(notify.KeyStatus); ok {
+		s.apply(lifecycle.Event{Kind: lifecycle.Status, Who: who.id, Text: v})
+	}
+	if v, ok := m.Value(notify.KeyNotifyAccess); ok {
+		s.setAccess(v)
+	}
+	if v, ok := m.Value(notify.KeyErrno); ok {
+		if n, err := notify.ParseErrno(v); err == nil {
+			s.apply(lifecycle.Event{Kind: lifecycle.Errno, Who: who.id, Number: int64(n)})
+		} else {
+			s.bad("ERRNO")
+		}
+	}
+	if v, ok := m.Value(notify.KeyBusError); ok {
+		s.apply(lifecycle.Event{Kind: lifecycle.BusError, Who: who.id, Text: v})
+	}
+	if v, ok := m.Value(notify.KeyVarlinkError); ok {
+		s.apply(lifecycle.Event{Kind: lifecycle.VarlinkError, Who: who.id, Text: v})
+	}
+	if v, ok := m.Value(notify.KeyExtendTimeoutUsec); ok {
+		if d, ok := usec(v); ok && d > 0 {
+			s.apply(lifecycle.Event{Kind: lifecycle.Extend, Who: who.id, Span: d})
+		} else if !ok {
+			s.bad("EXTEND_TIMEOUT_USEC")
+		}
+	}
+	if v, ok := m.Value(notify.KeyWatchdog); ok {
+		switch string(v) {
+		case "1":
+			s.facts.Pings++
+			s.apply(lifecycle.Event{Kind: lifecycle.Ping, Who: who.id})
+		case "trigger":
+			s.apply(lifecycle.Event{Kind: lifecycle.Trigger, Who: who.id})
+		default:
+			s.bad("WATCHDOG")
+		}
+	}
+	if v, ok := m.Value(notify.KeyWatchdogUsec); ok {
+		if d, ok := usec(v); ok {
+			s.apply(lifecycle.Event{Kind: lifecycle.WatchdogEvery, Who: who.id, Span: d})
+		} else {
+			s.bad("WATCHDOG_USEC")
+		}
+	}
+	if m.Has(notify.FlagRestartReset) {
+		s.apply(lifecycle.Event{Kind: lifecycle.ResetRespawns, Who: who.id})
+	}
+	if m.Unknown() > 0 {
+		s.unknown(m)
+	}
+	if len(p.FDs) > 0 {
+		s.dropped["descriptors"] += uint64(len(p.FDs)) // closed, and counted
+	}
+	if s.m.Main() != s.mainID() {
+		s.setMain(s.m.Main())
+	}
+}
+
+// bad counts a value that means nothing. One bad value never spoils the rest of
+// its message.
+func (s *Service) bad(key string) { s.dropped["bad-"+key]++ }
+
+// usec reads a time in microseconds. 0 and the largest number there is mean
+// none.
+func usec(v []byte) (time.Duration, bool) {
+	n, err := notify.ParseUint(v)
+	switch {
+	case err != nil:
+		return 0, false
+	case n == math.MaxUint64:
+		return 0, true
+	case n > math.MaxInt64/1000:
+		return math.MaxInt64, true
+	}
+	return time.Duration(n) * time.Microsecond, true
+}
+
+func (s *Service) unknown(m *notify.Message) {
+	for k := range m.UnknownKeys() {
+		if n, ok := s.facts.UnknownKeys[string(k)]; ok || len(s.facts.UnknownKeys) < unknownKept {
+			s.facts.UnknownKeys[string(k)] = n + 1
+		} else {
+			s.facts.UnknownKeys["..."]++
+		}
+	}
+}
+
+// setAccess is NOTIFYACCESS=: it holds for the next datagram, until a new
+// instance. A value that is none of systemd's falls back to the configured one.
+func (s *Service) setAccess(v []byte) {
+	a, ok := ParseAccess(string(v))
+	if !ok || a == AccessAny {
+		s.bad("NOTIFYACCESS")
+		a = s.cfg.Access
+	}
+	s.access = a
+}
+
+// findFor gives the service a main process when it is spoken for and has none:
+// the one that stands for it by default, never whoever spoke.
+func (s *Service) findFor(who person) {
+	if who.id == (lifecycle.ProcID{}) {
+		return
+	}
+	if who.id.PID == 0 { // known by its pidfd alone
+		s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: who.id})
+		s.setMain(s.m.Main())
+		return
+	}
+	pid := who.id.PID
+	if s.dep.Scope != nil {
+		entry, ok := s.dep.Scope.Entry(pid)
+		if !ok {
+			return
+		}
+		pid = entry
+	}
+	if p := s.people[pid]; p == nil || p.h.Ended() {
+		h, err := s.dep.FS.Open(pid)
+		if err != nil {
+			return
+		}
+		s.meet(pid, h)
+	}
+	s.access = s.cfg.Access
+	s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: s.people[pid].id})
+	s.setMain(s.m.Main())
+}
+
+// mainPID is MAINPID=: the number is the sender's, in its own PID namespace.
+// It reports whether the main process is now the one named.
+func (s *Service) mainPID(v []byte, who person) bool {
+	n, err := notify.ParsePID(v)
+	if err != nil {
+		s.bad("MAINPID")
+		return false
+	}
+	if s.main != nil && n == s.main.id.PID && n == s.facts.InnerPID && !s.main.h.Ended() {
+		return true
+	}
+	if who.id.PID == 0 && who.h != nil {
+		s.warn("mainpid", "MAINPID= of a process in a PID namespace that is not visible from here is ignored; add shareProcessNamespace: true")
+		return false
+	}
+	p, err := s.named1(n, who)
+	if err != nil {
+		s.bad("MAINPID")
+		s.warn("mainpid", fmt.Sprintf("MAINPID=%d is ignored: %v", n, err))
+		return false
+	}
+	if p == s.main {
+		return true
+	}
+	s.apply(lifecycle.Event{Kind: lifecycle.MainPID, Who: p.id})
+	s.setMain(s.m.Main())
+	return true
+}
+
+// named1 opens the process that a sender calls n. It must live and be one of
+// the service's.
+func (s *Service) named1(n int, who person) (*person, error) {
+	pid := n
+	if who.id.PID != 0 {
+		ns, err := s.dep.FS.NSpid(who.id.PID)
+		if err == nil && len(ns) > 1 {
+			if pid = s.translate(n, len(ns)); pid == 0 {
+				return nil, fmt.Errorf("no process of this service is called %d where process %d lives", n, who.id.PID)
+			}
+		}
+	}
+	if pid == 1 || pid == unix.Getpid() {
+		return nil, errNotMember
+	}
+	if p := s.people[pid]; p != nil && !p.h.Ended() {
+		if s.isMember(p) || s.access == AccessAny {
+			return s.touch(p), nil
+		}
+		return nil, errNotMember
+	}
+	h, err := s.dep.FS.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	p := s.meet(pid, h)
+	if !s.isMember(p) && s.access != AccessAny {
+		return nil, errNotMember
+	}
+	return p, nil
+}
+
+// translate finds our number of the process that is called n in a PID
+// namespace depth levels down.
+func (s *Service) translate(n, depth int) int {
+	pids, err := s.dep.FS.Pids()
+	if err != nil {
+		return 0
+	}
+	for _, pid := range pids {
+		ns, err := s.dep.FS.NSpid(pid)
+		if err == nil && len(ns) == depth && ns[depth-1] == n && (s.dep.Scope == nil || s.dep.Scope.Member(pid)) {
+			return pid
+		}
+	}
+	return 0
+}

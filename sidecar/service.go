@@ -1,0 +1,518 @@
+// Package sidecar owns the loop of a service: it turns datagrams, stops, ends
+// and time into events for the lifecycle machine, does what the machine asks
+// for, and publishes what is known.
+//
+// News reaches a service from three sides: the receiver (its own goroutine,
+// which applies what it reads), the observers of processes, and one timer. Each
+// takes the service's lock for as long as one piece of news takes; the last two
+// first drain the socket, so that what a process said before it ended, or
+// before its time was up, counts (systemd's order: messages, then deaths, then
+// time-outs). Work that can wait for something, signals and the log, leaves over
+// a queue that nobody of them waits on.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/notify"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+	"github.com/podnotify/podnotify/stopwatch"
+)
+
+const (
+	// batch is how many datagrams the receiver applies before it lets others
+	// have the lock.
+	batch = 64
+	// backlog bounds what is drained before an end or a time-out is applied. It
+	// is more than any max_dgram_qlen in use, so all that was queued before is
+	// in it, and a flood cannot hold the end back.
+	backlog = 4096
+)
+
+// Scope says which processes are a service's own.
+type Scope interface {
+	// Member reports whether a live process is one of the service's.
+	Member(pid int) bool
+	// Entry names the process that stands for the service by default, where pid
+	// spoke for it: the container's entry process, or CMD.
+	Entry(pid int) (int, bool)
+	// Generation changes whenever an earlier answer of Member may be wrong.
+	Generation() uint64
+}
+
+// Stops watches processes of the service that are not our children for the stop
+// they may owe. stopwatch.Sampler is one.
+type Stops interface {
+	Watch(stopwatch.Process)
+	Forget(proc.ID)
+}
+
+// Deps are what a service works with.
+type Deps struct {
+	FS    proc.FS
+	Scope Scope
+	Stops Stops
+	Log   *slog.Logger
+	// Started names the processes podnotify started itself (access: exec).
+	Started func(proc.ID) bool
+	// Parent says that podnotify is the daemon's parent (run): what it hears of
+	// ends and stops is exact.
+	Parent bool
+	// Gone is called, in order and by nobody's lock, when a main process ended.
+	Gone func(lifecycle.LastExit)
+	// Awaiting is called when the service begins or ceases to wait for a process
+	// or a stop. It must not call back.
+	Awaiting func(bool)
+}
+
+// Service is one supervised service.
+type Service struct {
+	cfg  Config
+	dep  Deps
+	ln   *notify.Listener
+	log  *slog.Logger
+	now  func() time.Time
+	done chan struct{} // closed by Close
+
+	stale atomic.Bool
+	snap  atomic.Pointer[lifecycle.Snapshot]
+	eye   atomic.Pointer[proc.Handle] // the main process, for a look at its state
+	alive atomic.Bool                 // the receiver runs
+
+	stopped atomic.Bool // the main process is known to be stopped
+
+	mu       sync.Mutex
+	m        *lifecycle.Machine
+	facts    lifecycle.Facts
+	access   Access
+	main     *person
+	entry    proc.ID         // the entry process of its container
+	people   map[int]*person // by pid; the invisible by minus their inode
+	clock    uint64          // orders people by their last use
+	awaiting bool
+	timer    *time.Timer
+	armed    time.Time
+	dropped  map[string]uint64
+	named    map[string]bool // what the log has named already
+	news     lifecycle.Event // scratch
+	closed   bool
+	queue    effects
+	ends     sync.WaitGroup
+}
+
+// New binds the service's socket. Nothing is heard before Serve.
+func New(cfg Config, dep Deps) (*Service, error) {
+	s := newService(cfg, dep)
+	ln, err := notify.Listen(notify.Config{Address: cfg.Address, Mode: cfg.Mode})
+	if err != nil {
+		return nil, err
+	}
+	s.ln = ln
+	if cfg.Access == AccessAny && !ln.HasPidfd() {
+		s.say(slog.LevelWarn, "senders that are not visible from here cannot be heard", "cause", "the kernel has no SO_PASSPIDFD (Linux 6.5)")
+	}
+	return s, nil
+}
+
+// newService is a service without a socket.
+func newService(cfg Config, dep Deps) *Service {
+	if dep.Log == nil {
+		dep.Log = slog.New(slog.DiscardHandler)
+	}
+	if dep.FS == "" {
+		dep.FS = proc.Proc
+	}
+	s := &Service{
+		cfg: cfg, dep: dep, now: time.Now,
+		log:     dep.Log.With("service", cfg.Name),
+		done:    make(chan struct{}),
+		m:       lifecycle.New(cfg.Policy),
+		access:  cfg.Access,
+		people:  map[int]*person{},
+		dropped: map[string]uint64{},
+		named:   map[string]bool{},
+	}
+	s.facts.Transitions = map[[2]lifecycle.Phase]uint64{}
+	s.facts.UnknownKeys = map[string]uint64{}
+	s.queue.init()
+	s.stale.Store(true)
+	s.timer = time.AfterFunc(time.Hour, s.tick)
+	s.timer.Stop()
+	return s
+}
+
+// Name is the service's name.
+func (s *Service) Name() string { return s.cfg.Name }
+
+// Config is what the service was made of.
+func (s *Service) Config() Config { return s.cfg }
+
+// Policy is what the operator wants of the service.
+func (s *Service) Policy() *lifecycle.Policy { return &s.cfg.Policy }
+
+// Env is the value of NOTIFY_SOCKET for the daemon.
+func (s *Service) Env() string { return s.ln.Env() }
+
+// Healthy returns why the service cannot hear: its socket is not bound, or its
+// loop does not run.
+func (s *Service) Healthy() error {
+	if !s.alive.Load() {
+		return fmt.Errorf("service %s does not listen on %s", s.cfg.Name, s.cfg.Address)
+	}
+	return nil
+}
+
+// Serve receives until ctx is done or Close is called. It also does the work
+// that news brings with it. An error of the socket ends it.
+func (s *Service) Serve(ctx context.Context) error {
+	var work sync.WaitGroup
+	work.Go(func() { s.queue.run(s.done) })
+	defer work.Wait()
+	defer s.Close()
+	s.alive.Store(true)
+	defer s.alive.Store(false)
+	s.reconsider()
+	for {
+		if err := s.ln.Wait(ctx); err != nil {
+			if ctx.Err() != nil || errors.Is(err, notify.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("cannot receive for service %s: %w", s.cfg.Name, err)
+		}
+		for again := true; again; {
+			s.mu.Lock()
+			var err error
+			if again, err = s.drain(batch); err == nil {
+				s.settle()
+			}
+			s.mu.Unlock()
+			if err != nil && !errors.Is(err, notify.ErrClosed) {
+				return fmt.Errorf("cannot receive for service %s: %w", s.cfg.Name, err)
+			}
+		}
+	}
+}
+
+// Close gives up the socket and every process held. Twice is harmless.
+func (s *Service) Close() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	close(s.done)
+	s.timer.Stop()
+	s.eye.Store(nil)
+	if s.awaiting && s.dep.Awaiting != nil {
+		s.dep.Awaiting(false)
+	}
+	for _, p := range s.people {
+		s.drop(p)
+	}
+	s.mu.Unlock()
+	if s.ln != nil {
+		s.ln.Close()
+	}
+	s.ends.Wait()
+}
+
+// drain applies what is queued on the socket. The lock is held.
+func (s *Service) drain(most int) (again bool, err error) {
+	if s.ln == nil || s.closed {
+		return false, nil
+	}
+	_, again, err = s.ln.Drain(s, most)
+	return again, err
+}
+
+// apply gives one event to the machine and takes note of what follows. The lock
+// is held.
+func (s *Service) apply(e lifecycle.Event) {
+	now := s.now()
+	from := s.m.Phase()
+	for _, a := range s.m.Apply(e, now) {
+		s.act(a)
+	}
+	if to := s.m.Phase(); to != from {
+		s.facts.Transitions[[2]lifecycle.Phase{from, to}]++
+		s.transition(from, to, e)
+	} else if e.Kind == lifecycle.Ended && e.Exit.Known && to == lifecycle.Gone {
+		s.say(slog.LevelInfo, "how the daemon ended is known", "pid", e.Who.PID, "code", e.Exit.Code, "signal", e.Exit.Signal)
+	}
+	s.stale.Store(true)
+}
+
+// settle brings what hangs on the machine in line with it: the main process
+// held, the timer, and whether anything is awaited. The lock is held.
+func (s *Service) settle() {
+	if s.closed {
+		return
+	}
+	if id := s.m.Main(); id != s.mainID() {
+		s.setMain(id)
+	}
+	s.stopped.Store(s.m.Halted())
+	if d, ok := s.m.Deadline(); ok && (s.armed.IsZero() || d.Before(s.armed)) {
+		s.armed = d
+		s.timer.Reset(d.Sub(s.now()))
+	}
+	a := s.awaits()
+	if !a && s.sampled > 0 && !s.m.Halted() {
+		s.unwatch()
+	}
+	if a != s.awaiting {
+		s.awaiting = a
+		if !a {
+			s.lookLate(time.Millisecond)
+		}
+		if s.dep.Awaiting != nil {
+			s.dep.Awaiting(a)
+		}
+	}
+}
+
+// awaits reports whether new processes or stops matter now.
+func (s *Service) awaits() bool {
+	switch s.m.Phase() {
+	case lifecycle.Absent, lifecycle.Gone:
+		return true
+	case lifecycle.Starting:
+		return s.m.AwaitsStop(s.now()) || s.m.Main() == (lifecycle.ProcID{})
+	}
+	return s.m.Owed() != (lifecycle.ProcID{})
+}
+
+// reconsider settles outside of any news.
+func (s *Service) reconsider() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle()
+}
+
+// tick is the timer. A main process that was stopped meanwhile is paused, not
+// starved, so it is looked at first.
+func (s *Service) tick() {
+	s.peek()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.drain(backlog)
+	s.armed = time.Time{}
+	s.apply(lifecycle.Event{Kind: lifecycle.Timer})
+	s.settle()
+}
+
+// Look returns what is known now. A stop of the main process by somebody else
+// is seen here, when it matters, and costs nothing before.
+func (s *Service) Look() *lifecycle.Snapshot {
+	s.peek()
+	if !s.stale.Load() {
+		return s.snap.Load()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stale.Store(false)
+	n := s.m.Snapshot()
+	n.Facts = s.facts
+	n.Facts.UnknownKeys = maps.Clone(s.facts.UnknownKeys)
+	n.Facts.Transitions = maps.Clone(s.facts.Transitions)
+	n.Facts.Dropped = maps.Clone(s.dropped)
+	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
+	if n.Errno != 0 {
+		n.Facts.ErrnoName = notify.ErrnoName(n.Errno)
+	}
+	s.snap.Store(&n)
+	return &n
+}
+
+// peek reads the state letter of the main process and reports what changed.
+func (s *Service) peek() {
+	h := s.eye.Load()
+	if h == nil {
+		return
+	}
+	st, err := h.State()
+	switch {
+	case errors.Is(err, proc.ErrGone), err == nil && st.Dead():
+		if h.Ended() {
+			s.ended(h, lifecycle.Exit{})
+		}
+		return
+	case err != nil, st.Stopped() == s.stopped.Load():
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.main == nil || s.main.h != h {
+		return
+	}
+	s.drain(backlog)
+	if st, err = h.State(); err != nil {
+		return
+	}
+	kind := lifecycle.Continued
+	if st.Stopped() {
+		kind = lifecycle.Stopped
+	}
+	s.apply(lifecycle.Event{Kind: kind, Who: idOf(h), Owes: s.owes})
+	s.settle()
+}
+
+// lookLate looks at a main process that is ready but may still stop itself:
+// at once, then ever more rarely. Of our own children waitid tells.
+func (s *Service) lookLate(wait time.Duration) {
+	if s.dep.Parent || s.late || !s.m.MayStopLate(s.owes, s.now()) {
+		return
+	}
+	s.late = true
+	time.AfterFunc(wait, func() {
+		s.peek()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.late = false
+		if !s.closed {
+			s.lookLate(min(2*wait, time.Second))
+		}
+	})
+}
+
+// ended applies the end of a process, after all it said.
+func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.drain(backlog)
+	id := idOf(h)
+	if id == s.m.Main() {
+		s.facts.ContainerAlive = s.containerAlive(id)
+	}
+	s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: id, Exit: exit})
+	s.settle()
+}
+
+// Adopt makes a process the main process of a new instance: the one podnotify
+// has just started, or found. The service owns the handle from here on.
+func (s *Service) Adopt(h *proc.Handle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adopt(h)
+	s.settle()
+}
+
+func (s *Service) adopt(h *proc.Handle) {
+	if s.closed {
+		h.Close()
+		return
+	}
+	p := s.meet(h.ID().PID, h)
+	p.member, p.generation = true, s.generation()
+	s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: p.id})
+}
+
+// Start calls start, which starts the daemon, and adopts what it returns. No
+// datagram is applied in between, so the daemon's first word finds it known.
+func (s *Service) Start(start func() (*proc.Handle, error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, err := start()
+	if err != nil {
+		return err
+	}
+	s.adopt(h)
+	s.settle()
+	return nil
+}
+
+// Observe takes a stop, continue or end of one of the service's processes.
+func (s *Service) Observe(t stopwatch.Transition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.drain(backlog)
+	e := lifecycle.Event{Who: lifecycle.ProcID(t.Who), Owes: s.owes}
+	switch t.Kind {
+	case stopwatch.Stopped:
+		// Only SIGSTOP is upstart's readiness; a sampler cannot tell (Signal 0).
+		e.Kind = lifecycle.Stopped
+		if t.Signal != 0 && t.Signal != unix.SIGSTOP && s.m.Main() != e.Who {
+			return
+		}
+		s.meetID(t.Who)
+	case stopwatch.Continued:
+		e.Kind = lifecycle.Continued
+	case stopwatch.Ended:
+		e.Kind = lifecycle.Ended
+		if t.Exit != nil {
+			e.Exit = lifecycle.Exit{Known: true, Code: t.Exit.Code, Signal: int(t.Exit.Signal)}
+		}
+		if e.Who == s.m.Main() {
+			s.facts.ContainerAlive = s.containerAlive(e.Who)
+		}
+	}
+	s.apply(e)
+	s.settle()
+}
+
+// StopAsked tells the service that a termination is about to be sent to its
+// main process, by podnotify or through it. With kill, the main process is
+// killed after the stop time-out.
+func (s *Service) StopAsked(kill bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.drain(backlog)
+	e := lifecycle.Event{Kind: lifecycle.StopAsked}
+	if kill {
+		e.Number = 1
+	}
+	s.apply(e)
+	s.settle()
+}
+
+// Prestop is what a sidecar does when the platform begins to terminate the pod:
+// the service enters stopping, and a stopped daemon is continued, so that the
+// SIGTERM that follows reaches it.
+func (s *Service) Prestop() { s.StopAsked(false) }
+
+// Signal sends a signal to the main process. The error says whose permission is
+// missing, or that there is no main process.
+func (s *Service) Signal(sig unix.Signal) error {
+	h := s.eye.Load()
+	if h == nil {
+		return fmt.Errorf("cannot signal service %s: it has no main process", s.cfg.Name)
+	}
+	return h.Signal(sig)
+}
+
+// containerAlive reports whether the container of the main process, which has
+// ended, lives on: its entry process does.
+func (s *Service) containerAlive(id lifecycle.ProcID) bool {
+	if s.entry.PID == 0 || s.entry.PID == id.PID {
+		return false
+	}
+	h, err := s.dep.FS.OpenID(s.entry)
+	if err != nil {
+		return false
+	}
+	defer h.Close()
+	return !h.Ended()
+}

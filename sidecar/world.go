@@ -1,0 +1,522 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+	"github.com/podnotify/podnotify/stopwatch"
+)
+
+// sampledMost bounds how many processes of one service are watched for a stop
+// at a time: the newest. A stopped process is seen at first sight all the same.
+const sampledMost = 64
+
+// A process is looked at again this long after it was first seen, while a
+// service waits: it may have been a runtime's own process that had yet to exec
+// the daemon, and exec is announced nowhere.
+var secondLooks = [...]time.Duration{20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second}
+
+// looksMost bounds the second looks under way in a storm of forks.
+const looksMost = 128
+
+// World is the processes around a podnotify that is not their parent: those of
+// its PID namespace. It notices new ones while a service waits for them, and
+// tells whose they are. One World serves all services of a sidecar.
+type World struct {
+	fs      proc.FS
+	log     *slog.Logger
+	self    int
+	above   map[int]bool // our ancestors
+	own     proc.Container
+	sampler *stopwatch.Sampler
+	newest  *proc.Newest
+	gen     atomic.Uint64
+	looks   atomic.Int64 // second looks under way
+
+	mu       sync.Mutex // leaf: no service's lock is taken under it, and nobody waits on anything
+	services []*Service
+	awaiting int
+	table    proc.Table
+	tops     map[int]top // container entry processes and what exec brought in: PPid 0
+}
+
+// top is a process without a parent in our namespace: the entry process of a
+// container, or the root of a tree started by exec.
+type top struct {
+	proc.Stat
+	ctr proc.Container
+}
+
+// NewWorld looks around once.
+func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
+	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}}
+	var err error
+	if w.own, err = fs.Container(w.self); err != nil {
+		return nil, fmt.Errorf("cannot read our own cgroup: %w", err)
+	}
+	if w.newest, err = fs.Newest(); err != nil {
+		return nil, err
+	}
+	w.sampler = stopwatch.NewSampler(w.report)
+	w.scan()
+	for _, pid := range w.table.Ancestors(w.self) {
+		w.above[pid] = true
+	}
+	return w, nil
+}
+
+// Deps fills in what a service needs of the world. Bind the service with Join.
+func (w *World) Deps(cfg Config, log *slog.Logger) Deps {
+	return Deps{FS: w.fs, Scope: &scope{w: w, cfg: cfg}, Stops: w.sampler, Log: log, Awaiting: w.awaits}
+}
+
+// Join tells the world of a service made with its Deps.
+func (w *World) Join(s *Service) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.services = append(w.services, s)
+}
+
+// Run looks out until ctx is done.
+func (w *World) Run(ctx context.Context) error {
+	err := w.sampler.Run(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.newest.Close()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (w *World) report(t stopwatch.Transition) {
+	for _, s := range w.members() {
+		if s.samples(t.Who) {
+			s.Observe(t)
+		}
+	}
+}
+
+func (w *World) members() []*Service {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.services
+}
+
+// awaits counts the services that wait for a process. While none does, nothing
+// is looked at.
+func (w *World) awaits(yes bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if yes {
+		w.awaiting++
+	} else {
+		w.awaiting--
+	}
+	switch {
+	case yes && w.awaiting == 1:
+		w.sampler.Seek(w.newest.Read, w.arrived)
+	case w.awaiting == 0:
+		w.sampler.Rest()
+	}
+}
+
+// scan reads the whole process table.
+func (w *World) scan() []int {
+	table, err := w.fs.Table()
+	if err != nil {
+		w.log.Warn("cannot read the process table", "error", err)
+		return nil
+	}
+	tops := map[int]top{}
+	for _, st := range table {
+		w.note(tops, st)
+	}
+	pids := make([]int, 0, len(table))
+	for pid := range table {
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.table, w.tops = table, tops
+	w.gen.Add(1)
+	return pids
+}
+
+// note keeps a process that has no parent here.
+func (w *World) note(tops map[int]top, st proc.Stat) bool {
+	if st.PPID != 0 || st.Kernel() {
+		return false
+	}
+	c, err := w.fs.Container(st.PID)
+	if err != nil {
+		return false
+	}
+	tops[st.PID] = top{st, c}
+	return true
+}
+
+// arrived is told of pid numbers that may be new.
+func (w *World) arrived(from, to int, all bool) {
+	var pids []int
+	if all {
+		pids = w.scan()
+	} else {
+		for pid := from; pid < to; pid++ {
+			st, err := w.fs.Stat(pid)
+			if err != nil {
+				continue
+			}
+			pids = append(pids, pid)
+			w.mu.Lock()
+			w.table[pid] = st
+			w.mu.Unlock()
+			if st.PPID == 0 {
+				w.mu.Lock()
+				tops := maps.Clone(w.tops)
+				w.mu.Unlock()
+				if w.note(tops, st) {
+					w.mu.Lock()
+					w.tops = tops
+					w.gen.Add(1)
+					w.mu.Unlock()
+				}
+			}
+		}
+	}
+	if len(pids) == 0 {
+		return
+	}
+	w.offer(pids)
+	// They are not stopped when the world ends: then they find nobody waiting.
+	if w.looks.Add(1) > looksMost {
+		w.looks.Add(-1)
+		return
+	}
+	for i, d := range secondLooks {
+		time.AfterFunc(d, func() {
+			w.offer(pids)
+			if i == len(secondLooks)-1 {
+				w.looks.Add(-1)
+			}
+		})
+	}
+}
+
+func (w *World) offer(pids []int) {
+	for _, s := range w.members() {
+		s.arrived(pids)
+	}
+}
+
+// samples reports whether the stops of a process are watched for this service.
+func (s *Service) samples(id proc.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.people[id.PID]
+	return p != nil && p.sampled && p.id == lifecycle.ProcID(id)
+}
+
+// arrived is told of processes that are new in the namespace, or may have
+// become something else since.
+func (s *Service) arrived(pids []int) {
+	sc, ok := s.dep.Scope.(*scope)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.awaiting {
+		return
+	}
+	if s.m.AwaitsStop(s.now()) {
+		for _, pid := range slices.Backward(pids) { // the newest first
+			if p := s.people[pid]; p != nil && p.sampled && !p.h.Ended() {
+				continue
+			}
+			if !sc.Member(pid) {
+				continue
+			}
+			st, err := s.dep.FS.Stat(pid)
+			if err != nil || (s.sampled >= sampledMost && !st.State.Stopped()) {
+				continue
+			}
+			if p := s.meetID(st.ID()); p != nil {
+				s.judgeMember(p)
+				s.sample(p)
+			}
+		}
+		s.judgeFirst(sc)
+	}
+	if s.m.Main() == (lifecycle.ProcID{}) {
+		s.elect(sc)
+	}
+	s.settle()
+}
+
+// elect makes the process that stands for the service its main process, if it
+// is clear which that is.
+func (s *Service) elect(sc *scope) {
+	var after uint64
+	if x := s.m.LastExit(); x != nil {
+		after = x.Who.Start // a new instance is younger than the last one
+	}
+	pid, candidates := sc.elect(after, s.cfg.Policy.Expect == lifecycle.ExpectNone)
+	if pid == 0 {
+		if !slices.Equal(candidates, s.facts.Candidates) {
+			s.facts.Candidates = candidates
+			s.stale.Store(true)
+		}
+		return
+	}
+	h, err := s.dep.FS.Open(pid)
+	if err != nil {
+		return
+	}
+	s.access = s.cfg.Access
+	s.adopt(h)
+}
+
+// judgeMember looks for a daemon that is the first process of a PID namespace
+// below ours.
+func (s *Service) judgeMember(p *person) {
+	if s.cfg.Policy.Expect != lifecycle.ExpectStop || s.facts.Impossible != "" {
+		return
+	}
+	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 1 && ns[len(ns)-1] == 1 {
+		cmd, _ := s.dep.FS.Cmdline(p.id.PID)
+		s.impossible(p.id.PID, cmd)
+	}
+}
+
+// inits are programs that are process 1 for others' sake, not daemons.
+var inits = []string{"pause", "podnotify", "tini", "docker-init", "dumb-init", "catatonit", "systemd", "init", "s6-svscan", "runit", "conmon", "sh", "bash", "dash", "sleep"}
+
+// judgeFirst looks whether process 1 of our own PID namespace is the daemon.
+func (s *Service) judgeFirst(sc *scope) {
+	w := sc.w
+	if s.cfg.Policy.Expect != lifecycle.ExpectStop || s.facts.Impossible != "" || w.self == 1 || w.above[1] {
+		return
+	}
+	st, err := s.dep.FS.Stat(1)
+	if err != nil {
+		return
+	}
+	told := s.dep.FS.Environ(1, "UPSTART_JOB") // of the same uid; others' cannot be read
+	if !told && (slices.Contains(inits, st.Comm) || len(s.people) > 0) {
+		return
+	}
+	cmd, _ := s.dep.FS.Cmdline(1)
+	s.impossible(1, cmd)
+}
+
+// scope is the service's share of a World. See spec "The service's processes":
+// the container named by select.container, by default the one called like the
+// service, else the only other one; where no container boundary is visible,
+// every process of the namespace but ours, our ancestors and process 1.
+type scope struct {
+	w   *World
+	cfg Config
+}
+
+func (sc *scope) Generation() uint64 { return sc.w.gen.Load() }
+
+// container chooses the service's container. bounded is false where no
+// container boundary is visible; others lists the choices if it is unclear.
+func (sc *scope) container() (c proc.Container, bounded bool, others []string) {
+	w := sc.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := map[string]proc.Container{}
+	for pid, t := range w.tops {
+		if pid != 1 && !w.above[pid] && pid != w.self && t.ctr.Cgroup != w.own.Cgroup {
+			found[t.ctr.Cgroup] = t.ctr
+		}
+	}
+	want := sc.cfg.Container
+	if want == "" {
+		want = sc.cfg.Name
+	}
+	var newest uint64
+	for pid, t := range w.tops { // the newest instance, while the last one is being cleared away
+		if f, ok := found[t.ctr.Cgroup]; ok && pid != 1 && f.Name == want && t.Start >= newest {
+			c, bounded, newest = f, true, t.Start
+		}
+	}
+	switch {
+	case bounded:
+		return c, true, nil
+	case sc.cfg.Container != "":
+		return proc.Container{}, true, names(found)
+	case len(found) == 0:
+		return proc.Container{}, false, nil
+	case len(found) == 1:
+		for _, c = range found {
+		}
+		return c, true, nil
+	}
+	return proc.Container{}, true, names(found)
+}
+
+func names(cs map[string]proc.Container) []string {
+	var out []string
+	for _, c := range cs {
+		name := c.Name
+		if name == "" {
+			name = strings.TrimSpace(c.Cgroup)
+		}
+		out = append(out, "container "+name)
+	}
+	slices.Sort(out)
+	return out[:min(len(out), 8)]
+}
+
+// Member implements Scope.
+func (sc *scope) Member(pid int) bool {
+	_, ok := sc.Entry(pid)
+	return ok
+}
+
+// Entry implements Scope.
+func (sc *scope) Entry(pid int) (int, bool) {
+	w := sc.w
+	if pid == w.self || pid == 1 || w.above[pid] {
+		return 0, false
+	}
+	c, bounded, others := sc.container()
+	if len(others) > 0 && sc.cfg.Process == nil {
+		return 0, false
+	}
+	if bounded && len(others) == 0 {
+		theirs, err := w.fs.Container(pid)
+		if err != nil || !c.Holds(theirs) {
+			return 0, false
+		}
+	}
+	bounded = bounded && len(others) == 0
+	// Up to the process whose parent is none of the service's.
+	entry := 0
+	for at, steps := pid, 0; steps < 1024; steps++ {
+		st, err := w.fs.Stat(at)
+		if err != nil || st.Kernel() {
+			return 0, false
+		}
+		if sc.matches(at) {
+			entry = at
+		}
+		at = st.PPID
+		if at <= 1 || at == w.self || w.above[at] {
+			if bounded {
+				first := w.first(c.Cgroup)
+				if at == 0 && first != st.PID {
+					return 0, false // brought in by exec (kubectl exec, exec probes)
+				}
+				if sc.cfg.Process == nil && first != 0 {
+					entry = first // also of an orphan that process 1 adopted
+				}
+			}
+			return entry, entry != 0
+		}
+	}
+	return 0, false
+}
+
+// first is the entry process of the container with the given cgroup: the oldest
+// living one that has no parent here. 0 if there is none.
+func (w *World) first(cgroup string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var first top
+	for pid, t := range w.tops {
+		if pid == 1 || t.ctr.Cgroup != cgroup ||
+			first.PID != 0 && (t.Start > first.Start || t.Start == first.Start && pid > first.PID) {
+			continue
+		}
+		if now, err := w.fs.Stat(pid); err == nil && now.Start == t.Start && !now.State.Dead() {
+			first = t
+		}
+	}
+	return first.PID
+}
+
+func (sc *scope) matches(pid int) bool {
+	if sc.cfg.Process == nil {
+		return true
+	}
+	cmd, err := sc.w.fs.Cmdline(pid)
+	return err == nil && sc.cfg.Process.MatchString(cmd)
+}
+
+// elect names the process that stands for the service, or what it could be.
+// Processes that started before after do not stand for a new instance. With
+// mustRun, a runtime's own process that has yet to exec does not count.
+func (sc *scope) elect(after uint64, mustRun bool) (int, []string) {
+	w := sc.w
+	c, bounded, others := sc.container()
+	if len(others) > 0 && sc.cfg.Process == nil {
+		return 0, others
+	}
+	w.mu.Lock()
+	var pool []proc.Stat
+	for pid, st := range w.table {
+		if pid == 1 || pid == w.self || w.above[pid] || st.Kernel() || st.Start < after {
+			continue
+		}
+		if !bounded && sc.cfg.Process == nil && st.PPID > 1 && st.PPID != w.self && !w.above[st.PPID] {
+			continue // its parent stands for it
+		}
+		pool = append(pool, st)
+	}
+	w.mu.Unlock()
+	if bounded && len(others) == 0 && c.Cgroup == "" {
+		return 0, nil // the container named has not started
+	}
+	slices.SortFunc(pool, func(a, b proc.Stat) int {
+		if a.Start != b.Start {
+			return int(int64(a.Start) - int64(b.Start))
+		}
+		return a.PID - b.PID
+	})
+	var found []proc.Stat
+	for _, st := range pool {
+		if now, err := w.fs.Stat(st.PID); err != nil || now.Start != st.Start || now.State.Dead() {
+			w.mu.Lock()
+			if w.table[st.PID].Start == st.Start {
+				delete(w.table, st.PID)
+			}
+			w.mu.Unlock()
+			continue
+		} else if mustRun && strings.HasPrefix(now.Comm, "runc:[") {
+			continue
+		}
+		if e, ok := sc.Entry(st.PID); !ok || e != st.PID {
+			continue
+		}
+		found = append(found, st)
+		if bounded && len(others) == 0 {
+			break // the oldest is the entry process
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0].PID, nil
+	case len(found) > 1:
+		var out []string
+		for _, st := range found[:min(len(found), 8)] {
+			out = append(out, fmt.Sprintf("process %d (%s)", st.PID, st.Comm))
+		}
+		return 0, out
+	}
+	return 0, nil
+}
