@@ -389,44 +389,56 @@ func TestTermWhileStopped(t *testing.T) {
 	})
 }
 
-// daemonizedPID reads the PID file. The process in it is our child, as we are a subreaper; it is killed and
-// waited for when the test ends, unless wait has done so.
-func daemonizedPID(t *testing.T, pidFile string) (pid int, wait func() syscall.WaitStatus) {
+// A background daemon has left its parent, and is our child now, as we are a subreaper.
+type background struct {
+	pid, fd int // fd is a pidfd
+	ended   bool
+}
+
+// inBackground finds the daemon by its PID file. It is killed and waited for when the test ends, unless wait has done so.
+func inBackground(t *testing.T, pidFile string) *background {
 	t.Helper()
 	b, err := os.ReadFile(pidFile)
 	if err != nil {
 		t.Fatalf("the parent exited before the PID file was there: %v", err)
 	}
-	pid, err = strconv.Atoi(strings.TrimSuffix(string(b), "\n"))
+	pid, err := strconv.Atoi(strings.TrimSuffix(string(b), "\n"))
 	if err != nil {
 		t.Fatalf("PID file: %v", err)
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatalf("the PID file names %d: %v", pid, err)
 	}
-	var status unix.WaitStatus
-	ended := false
-	wait = func() syscall.WaitStatus {
-		t.Helper()
-		eventually(t, "the daemon to end", func() bool {
-			got, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
-			if err != nil && err != unix.EINTR {
-				t.Fatalf("wait4: %v", err)
-			}
-			return got == pid
-		})
-		ended = true
-		return syscall.WaitStatus(status)
-	}
+	d := &background{pid: pid, fd: fd}
 	t.Cleanup(func() {
-		if !ended {
-			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-			unix.Wait4(pid, nil, 0, nil)
+		if !d.ended {
+			d.signal(t, unix.SIGKILL)
+			d.wait(t)
 		}
-		unix.Close(pidfd)
+		unix.Close(fd)
 	})
-	return pid, wait
+	return d
+}
+
+func (d *background) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := unix.PidfdSendSignal(d.fd, sig, nil, 0); err != nil {
+		t.Fatalf("cannot signal the daemon: %v", err)
+	}
+}
+
+func (d *background) wait(t *testing.T) (status unix.WaitStatus) {
+	t.Helper()
+	eventually(t, "the daemon to end", func() bool {
+		got, err := unix.Wait4(d.pid, &status, unix.WNOHANG, nil)
+		if err != nil && err != unix.EINTR {
+			t.Fatalf("wait4: %v", err)
+		}
+		return got == d.pid
+	})
+	d.ended = true
+	return status
 }
 
 // With neither variable: when the command returns, the daemon serves in the background and its PID file is there.
@@ -450,7 +462,8 @@ func TestDaemonize(t *testing.T) {
 				start(t, cmd)
 				wantExit(t, cmd, 0)
 
-				pid, wait := daemonizedPID(t, pidFile)
+				d := inBackground(t, pidFile)
+				pid := d.pid
 				if pid == cmd.Process.Pid {
 					t.Errorf("the PID file names the parent")
 				}
@@ -458,8 +471,10 @@ func TestDaemonize(t *testing.T) {
 				if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 					t.Errorf("left beside the PID file: %v", entries)
 				}
-				if info, err := os.Stat(pidFile); err != nil || info.Mode().Perm() != 0o644 {
-					t.Errorf("PID file mode %v (%v), want 0644", info.Mode(), err)
+				if info, err := os.Stat(pidFile); err != nil {
+					t.Error(err)
+				} else if info.Mode() != 0o644 {
+					t.Errorf("PID file mode %v, want 0644", info.Mode())
 				}
 				ours, _ := unix.Getsid(0)
 				if sid, err := unix.Getsid(pid); err != nil || sid == ours {
@@ -471,13 +486,13 @@ func TestDaemonize(t *testing.T) {
 					}
 				}
 
-				unix.Kill(pid, unix.SIGHUP)
+				d.signal(t, unix.SIGHUP)
 				eventually(t, "generation 2", func() bool {
 					got, err := ask(address)
 					return err == nil && got == fmt.Sprintf("mydaemon pid %d generation 2\n", pid)
 				})
-				unix.Kill(pid, unix.SIGTERM)
-				if status := wait(); !status.Exited() || status.ExitStatus() != 0 {
+				d.signal(t, unix.SIGTERM)
+				if status := d.wait(t); !status.Exited() || status.ExitStatus() != 0 {
 					t.Errorf("ended with %#x, want exit status 0", status)
 				}
 				if _, err := os.Stat(pidFile); !errors.Is(err, os.ErrNotExist) {
@@ -689,8 +704,8 @@ func TestClosedDescriptors(t *testing.T) {
 		cmd.Env = inner.Env
 		start(t, cmd)
 		wantExit(t, cmd, 0)
-		pid, _ := daemonizedPID(t, pidFile)
-		wantAnswer(t, address, fmt.Sprintf("mydaemon pid %d generation 1\n", pid))
+		d := inBackground(t, pidFile)
+		wantAnswer(t, address, fmt.Sprintf("mydaemon pid %d generation 1\n", d.pid))
 	})
 }
 
@@ -698,7 +713,7 @@ func TestClosedDescriptors(t *testing.T) {
 func TestUsage(t *testing.T) {
 	each(t, func(t *testing.T, binary string) {
 		for _, args := range [][]string{{"-x"}, {"extra"}} {
-			cmd := exec.Command(binary, args...)
+			cmd := command(binary, freeAddress(), []string{"NOTIFY_SOCKET=/nonexistent/notify"}, args...)
 			start(t, cmd)
 			wantExit(t, cmd, 2)
 		}
