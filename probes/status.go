@@ -130,9 +130,6 @@ func StatusOf(src Source, now time.Time) Status {
 		Warnings:     []string{},
 		Counters:     Counters{Datagrams: facts.Datagrams, Dropped: counts(facts.Dropped), Pings: facts.Pings},
 	}
-	if look.Errno == 0 {
-		s.Errno.Name = ""
-	}
 	if look.Main != (lifecycle.ProcID{}) {
 		s.Main = &Main{
 			PID:       look.Main.PID,

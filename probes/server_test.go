@@ -1,0 +1,137 @@
+package probes
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+const bound = 20 * time.Second // for what should take no time at all
+
+// serve runs Server on a Limit listener until the test ends.
+func serve(t *testing.T, n int, change func(*http.Server)) (address string, l *limited) {
+	t.Helper()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = Limit(tcp, n).(*limited)
+	server := Server(handlerOf(newFake("redis", ready())))
+	if change != nil {
+		change(server)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-ended; err != http.ErrServerClosed {
+			t.Errorf("Serve: %v", err)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.open.Len() != 0 {
+			t.Errorf("%d connections are still counted", l.open.Len())
+		}
+	})
+	return tcp.Addr().String(), l
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, bound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(bound))
+	return c
+}
+
+// probe asks as kubelet does: a connection for each probe.
+func probe(t *testing.T, address string) {
+	t.Helper()
+	c := dial(t, address)
+	defer c.Close()
+	fmt.Fprintf(c, "GET /readyz/redis HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	answer, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(string(answer), "\r\n\r\nok") {
+		t.Fatalf("%q, %v", answer, err)
+	}
+}
+
+// TestSlowClients: those who hold connections open lose them, and a probe is
+// answered all the same.
+func TestSlowClients(t *testing.T) {
+	const n = 4
+	address, l := serve(t, n, nil)
+	var slow []net.Conn
+	for i := range 40 {
+		c := dial(t, address)
+		if i%2 == 0 {
+			fmt.Fprintf(c, "GET /readyz/redis HTTP/1.1\r\nX-Slow: ") // and never ends
+		}
+		slow = append(slow, c)
+		if i%10 == 9 {
+			probe(t, address)
+		}
+	}
+	for i, c := range slow[:len(slow)-n] {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Errorf("connection %d was answered", i)
+		} else if e, ok := err.(net.Error); ok && e.Timeout() {
+			t.Errorf("connection %d is still open", i)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open.Len() > n {
+		t.Errorf("%d connections open, at most %d", l.open.Len(), n)
+	}
+}
+
+// TestHeaderTimeout: a request that does not arrive ends by itself.
+func TestHeaderTimeout(t *testing.T) {
+	address, _ := serve(t, 8, func(s *http.Server) { s.ReadHeaderTimeout = 50 * time.Millisecond })
+	c := dial(t, address)
+	fmt.Fprintf(c, "GET /readyz HTTP/1.1\r\n")
+	if answer, err := io.ReadAll(c); err != nil || strings.Contains(string(answer), "200 OK") {
+		t.Errorf("%q, %v", answer, err)
+	}
+}
+
+func TestBigHeader(t *testing.T) {
+	address, _ := serve(t, 8, nil)
+	c := dial(t, address)
+	go fmt.Fprintf(c, "GET /readyz HTTP/1.1\r\nHost: x\r\nX-Big: %s\r\n\r\n", strings.Repeat("a", 64<<10))
+	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Error(answer.Status)
+	}
+	probe(t, address)
+}
+
+func TestOptionsStar(t *testing.T) {
+	address, _ := serve(t, 8, nil)
+	c := dial(t, address)
+	fmt.Fprintf(c, "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 404 ") {
+		t.Errorf("%q, %v", answer, err)
+	}
+}
+
+// TestServerBounds: no time-out of the server may be missing.
+func TestServerBounds(t *testing.T) {
+	s := Server(http.NotFoundHandler())
+	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 || s.MaxHeaderBytes > 64<<10 {
+		t.Errorf("%+v", s)
+	}
+}
