@@ -97,6 +97,9 @@ type Service struct {
 	access   Access
 	main     *person
 	entry    proc.ID         // the entry process of its container
+	owes     bool            // the main process was started with UPSTART_JOB
+	late     bool            // a look for a late stop is under way
+	sampled  int             // people whose stops are watched
 	people   map[int]*person // by pid; the invisible by minus their inode
 	clock    uint64          // orders people by their last use
 	awaiting bool

@@ -66,7 +66,8 @@ func (h *Handle) Exit(ctx context.Context) (Exit, error) {
 // the inode number of its directory. The kernel tells since Linux 6.13, and for
 // dead processes since 6.15; any user may ask. It is false where it does not tell.
 func (h *Handle) CgroupID() (uint64, bool) {
-	info, err := h.info(unix.PIDFD_INFO_CGROUPID)
+	// Of a dead process it tells together with the exit only.
+	info, err := h.info(unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT)
 	if err != nil || info.Mask&unix.PIDFD_INFO_CGROUPID == 0 {
 		return 0, false
 	}
