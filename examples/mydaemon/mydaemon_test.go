@@ -54,12 +54,29 @@ func run(m *testing.M) int {
 		}
 		binaries[name] = b
 	}
-	// A daemon that left its parent becomes our child: we can wait for it, and nothing of ours is left behind.
+	// A daemon that left its parent becomes our child: we can wait for it, and nothing is left behind.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "prctl PR_SET_CHILD_SUBREAPER:", err)
 		return 1
 	}
+	defer killChildren()
 	return m.Run()
+}
+
+// killChildren ends the daemons that failed tests have lost sight of. They are our children, not yet waited for, so
+// their numbers cannot have passed to anybody else.
+func killChildren() {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		b, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(b)) {
+			pid, _ := strconv.Atoi(field)
+			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+				unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+				unix.Close(fd)
+			}
+		}
+	}
 }
 
 // each runs f for both implementations.
