@@ -193,65 +193,14 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 	} else if v, ok := m.Value(notify.KeyMainPID); ok {
 		named = s.mainPID(v, who)
 	}
-	e := &s.news
-	word := func(k lifecycle.Kind) {
-		*e = lifecycle.Event{Kind: k, Who: who.id, Named: named}
-		s.apply(*e)
-	}
-	switch {
-	case m.Has(notify.FlagStopping):
-		word(lifecycle.StopWord)
-	case m.Has(notify.FlagReady):
-		word(lifecycle.ReadyWord)
-	case m.Has(notify.FlagReloading):
-		word(lifecycle.Reload)
-	}
-	if v, ok := m.Value(notify.KeyStatus); ok {
-		s.apply(lifecycle.Event{Kind: lifecycle.Status, Who: who.id, Text: v})
+	if bad := news(m, who.id, named, s.give); bad != 0 {
+		s.spoilt(bad)
 	}
 	if v, ok := m.Value(notify.KeyNotifyAccess); ok {
 		s.setAccess(v)
 	}
-	if v, ok := m.Value(notify.KeyErrno); ok {
-		if n, err := notify.ParseErrno(v); err == nil {
-			s.apply(lifecycle.Event{Kind: lifecycle.Errno, Who: who.id, Number: int64(n)})
-		} else {
-			s.bad("ERRNO")
-		}
-	}
-	if v, ok := m.Value(notify.KeyBusError); ok {
-		s.apply(lifecycle.Event{Kind: lifecycle.BusError, Who: who.id, Text: v})
-	}
-	if v, ok := m.Value(notify.KeyVarlinkError); ok {
-		s.apply(lifecycle.Event{Kind: lifecycle.VarlinkError, Who: who.id, Text: v})
-	}
-	if v, ok := m.Value(notify.KeyExtendTimeoutUsec); ok {
-		if d, ok := usec(v); ok && d > 0 {
-			s.apply(lifecycle.Event{Kind: lifecycle.Extend, Who: who.id, Span: d})
-		} else if !ok {
-			s.bad("EXTEND_TIMEOUT_USEC")
-		}
-	}
-	if v, ok := m.Value(notify.KeyWatchdog); ok {
-		switch string(v) {
-		case "1":
-			s.facts.Pings++
-			s.apply(lifecycle.Event{Kind: lifecycle.Ping, Who: who.id})
-		case "trigger":
-			s.apply(lifecycle.Event{Kind: lifecycle.Trigger, Who: who.id})
-		default:
-			s.bad("WATCHDOG")
-		}
-	}
-	if v, ok := m.Value(notify.KeyWatchdogUsec); ok {
-		if d, ok := usec(v); ok {
-			s.apply(lifecycle.Event{Kind: lifecycle.WatchdogEvery, Who: who.id, Span: d})
-		} else {
-			s.bad("WATCHDOG_USEC")
-		}
-	}
-	if m.Has(notify.FlagRestartReset) {
-		s.apply(lifecycle.Event{Kind: lifecycle.ResetRespawns, Who: who.id})
+	if v, ok := m.Value(notify.KeyWatchdog); ok && string(v) == "1" {
+		s.facts.Pings++
 	}
 	if m.Unknown() > 0 {
 		s.unknown(m)
@@ -268,6 +217,15 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 // its message.
 func (s *Service) bad(key string) { s.dropped["bad-"+key]++ }
 
+// spoilt counts every key whose value means nothing.
+func (s *Service) spoilt(keys keySet) {
+	for k := notify.Key(0); keys != 0; k, keys = k+1, keys>>1 {
+		if keys&1 != 0 {
+			s.bad(k.String())
+		}
+	}
+}
+
 // usec reads a time in microseconds. 0 and the largest number there is mean
 // none.
 func usec(v []byte) (time.Duration, bool) {
@@ -281,6 +239,68 @@ func usec(v []byte) (time.Duration, bool) {
 		return math.MaxInt64, true
 	}
 	return time.Duration(n) * time.Microsecond, true
+}
+
+// keySet has a bit for every notify.Key.
+type keySet uint32
+
+// news gives apply what the lines of one message mean, after MAINPID and in
+// systemd's order, whatever order they were sent in: the phase words (STOPPING
+// before READY before RELOADING), then the texts and numbers, then the clocks. It
+// returns the keys whose values mean nothing; they spoil nothing else.
+func news(m *notify.Message, who lifecycle.ProcID, named bool, apply func(lifecycle.Event)) (bad keySet) {
+	switch {
+	case m.Has(notify.FlagStopping):
+		apply(lifecycle.Event{Kind: lifecycle.StopWord, Who: who, Named: named})
+	case m.Has(notify.FlagReady):
+		apply(lifecycle.Event{Kind: lifecycle.ReadyWord, Who: who, Named: named})
+	case m.Has(notify.FlagReloading):
+		apply(lifecycle.Event{Kind: lifecycle.Reload, Who: who, Named: named})
+	}
+	if v, ok := m.Value(notify.KeyStatus); ok {
+		apply(lifecycle.Event{Kind: lifecycle.Status, Who: who, Text: v})
+	}
+	if v, ok := m.Value(notify.KeyErrno); ok {
+		if n, err := notify.ParseErrno(v); err == nil {
+			apply(lifecycle.Event{Kind: lifecycle.Errno, Who: who, Number: int64(n)})
+		} else {
+			bad |= 1 << notify.KeyErrno
+		}
+	}
+	if v, ok := m.Value(notify.KeyBusError); ok {
+		apply(lifecycle.Event{Kind: lifecycle.BusError, Who: who, Text: v})
+	}
+	if v, ok := m.Value(notify.KeyVarlinkError); ok {
+		apply(lifecycle.Event{Kind: lifecycle.VarlinkError, Who: who, Text: v})
+	}
+	if v, ok := m.Value(notify.KeyExtendTimeoutUsec); ok {
+		if d, ok := usec(v); !ok {
+			bad |= 1 << notify.KeyExtendTimeoutUsec
+		} else if d > 0 {
+			apply(lifecycle.Event{Kind: lifecycle.Extend, Who: who, Span: d})
+		}
+	}
+	if v, ok := m.Value(notify.KeyWatchdog); ok {
+		switch string(v) {
+		case "1":
+			apply(lifecycle.Event{Kind: lifecycle.Ping, Who: who})
+		case "trigger":
+			apply(lifecycle.Event{Kind: lifecycle.Trigger, Who: who})
+		default:
+			bad |= 1 << notify.KeyWatchdog
+		}
+	}
+	if v, ok := m.Value(notify.KeyWatchdogUsec); ok {
+		if d, ok := usec(v); ok {
+			apply(lifecycle.Event{Kind: lifecycle.WatchdogEvery, Who: who, Span: d})
+		} else {
+			bad |= 1 << notify.KeyWatchdogUsec
+		}
+	}
+	if m.Has(notify.FlagRestartReset) {
+		apply(lifecycle.Event{Kind: lifecycle.ResetRespawns, Who: who})
+	}
+	return bad
 }
 
 func (s *Service) unknown(m *notify.Message) {

@@ -107,9 +107,9 @@ type Service struct {
 	armed    time.Time
 	dropped  map[string]uint64
 	named    map[string]bool // what the log has named already
-	news     lifecycle.Event // scratch
 	closed   bool
 	queue    effects
+	give     func(lifecycle.Event) // apply, as a value made once
 	ends     sync.WaitGroup
 }
 
@@ -148,6 +148,7 @@ func newService(cfg Config, dep Deps) *Service {
 	s.facts.Transitions = map[[2]lifecycle.Phase]uint64{}
 	s.facts.UnknownKeys = map[string]uint64{}
 	s.queue.init()
+	s.give = s.apply
 	s.stale.Store(true)
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
@@ -350,7 +351,7 @@ func (s *Service) peek() {
 	st, err := h.State()
 	switch {
 	case errors.Is(err, proc.ErrGone), err == nil && st.Dead():
-		if h.Ended() {
+		if h.Ended() && !s.dep.Parent { // of children waitid tells as well, and how
 			s.ended(h, lifecycle.Exit{})
 		}
 		return

@@ -1,0 +1,247 @@
+// Package supervise is the parent of a daemon: it starts it, reaps it and its
+// orphans, hands on signals, and ends when the daemon has. What ready means is
+// none of its business.
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/stopwatch"
+)
+
+// Exit codes of a shell for a command that cannot be started.
+const (
+	CodeNotFound      = 127
+	CodeNotExecutable = 126
+)
+
+// StartError says that the daemon could not be started.
+type StartError struct {
+	Name string
+	Err  error
+}
+
+func (e *StartError) Error() string { return fmt.Sprintf("cannot start %s: %v", e.Name, e.Err) }
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Code is the exit code that a shell would give.
+func (e *StartError) Code() int {
+	if errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, os.ErrNotExist) {
+		return CodeNotFound
+	}
+	return CodeNotExecutable
+}
+
+// Service is what is told of the daemon, and asked about it.
+type Service interface {
+	// Start calls start and takes the process it returns as the main process.
+	Start(start func() (*proc.Handle, error)) error
+	// Observe takes a stop, continue or end of a child.
+	Observe(stopwatch.Transition)
+	// StopAsked is called before a termination is handed on; with kill, the
+	// service kills the main process after its stop time-out.
+	StopAsked(kill bool)
+	// Signal signals the main process.
+	Signal(unix.Signal) error
+}
+
+// Config is a daemon to run.
+type Config struct {
+	Args        []string // CMD and its arguments
+	Env         []string
+	KillSignal  unix.Signal   // sent for SIGTERM
+	StopTimeout time.Duration // for what the daemon leaves behind; 0: none
+	Log         *slog.Logger
+}
+
+// Daemon is a started daemon.
+type Daemon struct {
+	cfg     Config
+	service Service
+	signals chan os.Signal
+	pid     int
+	reaped  chan struct{} // closed when no children are left
+}
+
+// Start starts the daemon in a process group of its own, so that what a terminal
+// sends to ours reaches it once, from us. If we were in the foreground of a
+// terminal, it is from now on.
+func Start(cfg Config, service Service, begun func(pid int)) (*Daemon, error) {
+	path, err := exec.LookPath(cfg.Args[0])
+	if err != nil {
+		if e := (*exec.Error)(nil); errors.As(err, &e) {
+			err = e.Err
+		}
+		return nil, &StartError{cfg.Args[0], err}
+	}
+	// Orphans of the daemon come to us, not to process 1 (Linux 3.4).
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("cannot become a subreaper: %w", err)
+	}
+	d := &Daemon{cfg: cfg, service: service, signals: make(chan os.Signal, 64), reaped: make(chan struct{})}
+	signal.Notify(d.signals, handedOn()...)
+	fd := -1
+	attr := &os.ProcAttr{
+		Env:   cfg.Env,
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
+	}
+	if foreground() {
+		attr.Sys.Setpgid, attr.Sys.Foreground, attr.Sys.Ctty = false, true, 0
+	}
+	err = service.Start(func() (*proc.Handle, error) {
+		p, err := os.StartProcess(path, cfg.Args, attr)
+		if err != nil {
+			return nil, &StartError{cfg.Args[0], errors.Unwrap(err)}
+		}
+		d.pid = p.Pid
+		begun(d.pid)
+		p.Release()
+		if fd < 0 { // before Linux 5.4
+			return proc.Proc.Open(d.pid)
+		}
+		return proc.Proc.FromPidfd(fd, d.pid)
+	})
+	if err != nil {
+		signal.Stop(d.signals)
+		return nil, err
+	}
+	return d, nil
+}
+
+// foreground reports whether we are in the foreground of the terminal on our
+// standard input.
+func foreground() bool {
+	pgrp, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// handedOn lists the signals that are meant for the daemon: all that can be
+// caught, but those the kernel or the runtime means for us.
+func handedOn() []os.Signal {
+	var out []os.Signal
+	for n := unix.Signal(1); n <= 64; n++ {
+		switch n {
+		case unix.SIGKILL, unix.SIGSTOP, // cannot be caught
+			unix.SIGCHLD,                                                                    // about our children
+			unix.SIGPIPE,                                                                    // about our output
+			unix.SIGURG,                                                                     // the Go runtime preempts with it
+			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGPROF, // about our code
+			unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, // job control stops us, not the daemon
+			32, 33: // the C library's own
+			continue
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// PID is the process started.
+func (d *Daemon) PID() int { return d.pid }
+
+// Run supervises until the main process has ended, as gone tells, and all that
+// it left behind has, too. It returns how the main process ended.
+func (d *Daemon) Run(ctx context.Context, gone <-chan proc.Exit) (proc.Exit, error) {
+	defer signal.Stop(d.signals)
+	failed := make(chan error, 1)
+	go func() {
+		defer close(d.reaped)
+		if err := stopwatch.NewWaiter(proc.Proc, d.service.Observe).Run(); err != nil {
+			failed <- err
+		}
+	}()
+	for {
+		select {
+		case sig := <-d.signals:
+			d.handOn(sig.(syscall.Signal))
+		case exit := <-gone:
+			d.clear()
+			return exit, nil
+		case err := <-failed:
+			return proc.Exit{}, err
+		case <-ctx.Done():
+			return proc.Exit{}, context.Cause(ctx)
+		}
+	}
+}
+
+// handOn sends a signal on to the main process. A termination is announced
+// first, so that a daemon that says nothing about it is not ready meanwhile.
+func (d *Daemon) handOn(sig syscall.Signal) {
+	to := sig
+	switch sig {
+	case unix.SIGTERM:
+		to = d.cfg.KillSignal
+		d.service.StopAsked(true)
+	case unix.SIGINT, unix.SIGQUIT:
+		d.service.StopAsked(true)
+	}
+	if err := d.service.Signal(to); err != nil {
+		d.cfg.Log.Warn("signal not handed on", "signal", unix.SignalName(sig), "error", err)
+	}
+}
+
+// clear ends what the daemon left behind: TERM, and KILL after the stop
+// time-out.
+func (d *Daemon) clear() {
+	var late <-chan time.Time
+	if d.cfg.StopTimeout > 0 {
+		t := time.NewTimer(d.cfg.StopTimeout)
+		defer t.Stop()
+		late = t.C
+	}
+	d.all(unix.SIGTERM)
+	for {
+		select {
+		case <-d.reaped:
+			return
+		case sig := <-d.signals:
+			if sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT {
+				d.all(sig.(syscall.Signal))
+			}
+		case <-late:
+			d.cfg.Log.Warn("killing what the daemon left behind", "timeout", d.cfg.StopTimeout)
+			d.all(unix.SIGKILL)
+			t := time.NewTimer(time.Second) // whoever was forked meanwhile
+			defer t.Stop()
+			late = t.C
+		}
+	}
+}
+
+// all signals every descendant, continued first if it stands still.
+func (d *Daemon) all(sig unix.Signal) {
+	table, err := proc.Proc.Table()
+	if err != nil {
+		d.cfg.Log.Warn("cannot look for what the daemon left behind", "error", err)
+		return
+	}
+	self := os.Getpid()
+	for pid, st := range table {
+		if pid == self || st.State.Dead() || !table.Descends(pid, self) {
+			continue
+		}
+		h, err := proc.Proc.OpenID(st.ID())
+		if err != nil {
+			continue
+		}
+		if err := h.Signal(sig); err != nil && !errors.Is(err, proc.ErrGone) {
+			d.cfg.Log.Warn("signal not sent to what the daemon left behind", "error", err)
+		}
+		if st.State.Stopped() && sig != unix.SIGKILL {
+			_ = h.Signal(unix.SIGCONT) // its failure is the one above
+		}
+		h.Close()
+	}
+}
