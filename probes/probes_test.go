@@ -16,7 +16,10 @@ import (
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// net/http lets a connection it refused linger for half a second by itself.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 type fake struct {
 	name   string

@@ -32,13 +32,20 @@ func serve(t *testing.T, n int, change func(*http.Server)) (address string, l *l
 		if err := <-ended; err != http.ErrServerClosed {
 			t.Errorf("Serve: %v", err)
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.open.Len() != 0 {
-			t.Errorf("%d connections are still counted", l.open.Len())
+		for deadline := time.Now().Add(bound); l.count() != 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Errorf("%d connections are still counted", l.count())
+				break
+			}
 		}
 	})
 	return tcp.Addr().String(), l
+}
+
+func (l *limited) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open.Len()
 }
 
 func dial(t *testing.T, address string) net.Conn {
@@ -87,10 +94,8 @@ func TestSlowClients(t *testing.T) {
 			t.Errorf("connection %d is still open", i)
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open.Len() > n {
-		t.Errorf("%d connections open, at most %d", l.open.Len(), n)
+	if open := l.count(); open > n {
+		t.Errorf("%d connections open, at most %d", open, n)
 	}
 }
 
