@@ -101,7 +101,7 @@ func page(t *testing.T, method, path, target string) (int, string, http.Header) 
 }
 
 func TestVerbs(t *testing.T) {
-	var got atomic.Value // url.Values
+	var got atomic.Value   // url.Values
 	var calls atomic.Int32 // of verbs, from the server's goroutines
 	path := start(t, Handler(probes.Handler(probes.Config{}), Verbs{
 		"prestop": func(context.Context, url.Values) error { calls.Add(1); return nil },
