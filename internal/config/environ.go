@@ -1,0 +1,37 @@
+package config
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Variables that are no keys: the address is for who asks a running podnotify.
+const addressVariable = envPrefix + "ADDRESS"
+
+// serviceLink matches the variables that Kubernetes and docker put into a
+// container for a Service or a link that is called podnotify or podnotify-x.
+var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_(TCP|UDP|SCTP)|_ENV_|_NAME$`)
+
+// strays warns of variables that look like keys and are none. They are no
+// error, because others may put variables into our environment.
+func (l *loader) strays() {
+	var known []string
+	for i := range processKeys {
+		known = append(known, processKeys[i].env())
+	}
+	for i := range serviceKeys {
+		known = append(known, serviceKeys[i].env())
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.env)) {
+		if !strings.HasPrefix(name, envPrefix) || name == addressVariable || slices.Contains(known, name) || serviceLink.MatchString(name) {
+			continue
+		}
+		w := "the variable " + printable(name) + " means nothing to podnotify"
+		if n := nearest(name, known); n != "" {
+			w += "; did you mean " + n + "?"
+		}
+		l.config.Warnings = append(l.config.Warnings, w)
+	}
+}
