@@ -186,6 +186,8 @@ func (s *Service) admitsDead(h *proc.Handle, p *notify.Packet) bool {
 func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 	if s.m.Main() == (lifecycle.ProcID{}) && s.main == nil {
 		s.findFor(who)
+	} else if s.elected && who.id.PID > 0 && who.id != s.mainID() && s.m.Phase() == lifecycle.Starting {
+		s.reelect(who)
 	}
 	named := false
 	if m.Flags&notify.FlagMainPIDFD != 0 {
@@ -351,7 +353,33 @@ func (s *Service) findFor(who person) {
 		s.meet(pid, h)
 	}
 	s.access = s.cfg.Access
+	s.elected = true
 	s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: s.people[pid].id})
+	s.setMain(s.m.Main())
+}
+
+// reelect corrects a main process that was found by elimination, where no
+// container boundary shows which it is, when another tree of processes turns out
+// to be the one that speaks.
+func (s *Service) reelect(who person) {
+	if s.dep.Parent || s.dep.Scope == nil {
+		return
+	}
+	pid, ok := s.dep.Scope.Entry(who.id.PID)
+	if !ok || pid == s.mainID().PID {
+		return
+	}
+	if own, ok := s.dep.Scope.Entry(s.mainID().PID); ok && own == pid {
+		return
+	}
+	if p := s.people[pid]; p == nil || p.h.Ended() {
+		h, err := s.dep.FS.Open(pid)
+		if err != nil {
+			return
+		}
+		s.meet(pid, h)
+	}
+	s.apply(lifecycle.Event{Kind: lifecycle.MainPID, Who: s.people[pid].id})
 	s.setMain(s.m.Main())
 }
 
@@ -377,8 +405,10 @@ func (s *Service) mainPID(v []byte, who person) bool {
 		return false
 	}
 	if p == s.main {
+		s.elected = false
 		return true
 	}
+	s.elected = false
 	s.apply(lifecycle.Event{Kind: lifecycle.MainPID, Who: p.id})
 	s.setMain(s.m.Main())
 	return true

@@ -98,6 +98,7 @@ type Service struct {
 	main     *person
 	entry    proc.ID         // the entry process of its container
 	owes     bool            // the main process was started with UPSTART_JOB
+	elected  bool            // the main process was found by us, not named by the daemon
 	late     bool            // a look for a late stop is under way
 	sampled  int             // people whose stops are watched
 	people   map[int]*person // by pid; the invisible by minus their inode
@@ -183,8 +184,8 @@ func (s *Service) Serve(ctx context.Context) error {
 	work.Go(func() { s.queue.run(s.done) })
 	defer work.Wait()
 	defer s.Close()
-	s.alive.Store(true)
-	defer s.alive.Store(false)
+	s.listening(true)
+	defer s.listening(false)
 	s.reconsider()
 	for {
 		if err := s.ln.Wait(ctx); err != nil {
@@ -205,6 +206,11 @@ func (s *Service) Serve(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (s *Service) listening(yes bool) {
+	s.alive.Store(yes)
+	s.stale.Store(true)
 }
 
 // Close gives up the socket and every process held. Twice is harmless.
@@ -251,6 +257,11 @@ func (s *Service) apply(e lifecycle.Event) {
 	if to := s.m.Phase(); to != from {
 		s.facts.Transitions[[2]lifecycle.Phase{from, to}]++
 		s.transition(from, to, e)
+		if to == lifecycle.Ready && s.main != nil {
+			// It may have changed its command line (exec) and its uid since.
+			s.describe(s.main)
+			s.probePermission(s.main)
+		}
 	} else if e.Kind == lifecycle.Ended && e.Exit.Known && to == lifecycle.Gone {
 		s.say(slog.LevelInfo, "how the daemon ended is known", "pid", e.Who.PID, "code", e.Exit.Code, "signal", e.Exit.Signal)
 	}
@@ -335,6 +346,9 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	n.Facts.Transitions = maps.Clone(s.facts.Transitions)
 	n.Facts.Dropped = maps.Clone(s.dropped)
 	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
+	if s.ln != nil && !s.alive.Load() {
+		n.Facts.Socket = "the notify socket " + s.cfg.Address + " is not bound"
+	}
 	if n.Errno != 0 {
 		n.Facts.ErrnoName = notify.ErrnoName(n.Errno)
 	}

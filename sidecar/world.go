@@ -126,6 +126,8 @@ func (w *World) awaits(yes bool) {
 	switch {
 	case yes && w.awaiting == 1:
 		w.sampler.Seek(w.newest.Read, w.arrived)
+	case yes: // it has not been offered what others saw arrive
+		time.AfterFunc(0, func() { w.offer(w.scan()) })
 	case w.awaiting == 0:
 		w.sampler.Rest()
 	}
@@ -285,6 +287,7 @@ func (s *Service) elect(sc *scope) {
 		return
 	}
 	s.access = s.cfg.Access
+	s.elected = true
 	s.adopt(h)
 }
 

@@ -1,0 +1,54 @@
+# make run     builds podnotify and shows it on a real daemon
+# make test    all tests; installs the Debian packages they need, when it may
+# make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
+# make bench   benchmarks
+GO      ?= go
+BIN     ?= bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 10s
+
+.PHONY: build run test test-root deps check lint fuzz bench update clean help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/podnotify ./cmd/podnotify
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/mydaemon ./examples/mydaemon/go
+
+run: build
+	@sh hack/run.sh $(BIN)
+
+deps:
+	@sh hack/deps.sh
+
+# PODNOTIFY_TEST_ALL turns a skipped test into a failed one.
+test: deps
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m ./...
+
+lint:
+	@sh hack/lint.sh
+
+fuzz:
+	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./notify
+	$(GO) test -run '^$$' -fuzz '^FuzzMachine$$' -fuzztime $(FUZZTIME) ./sidecar/lifecycle
+
+check: lint fuzz
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Modules by name: versions of heptiolabs/healthcheck cannot be listed, so
+# "go get -u ./..." fails.
+update:
+	$(GO) get golang.org/x/sys@latest golang.org/x/sync@latest github.com/spf13/viper@latest github.com/spf13/cobra@latest \
+		github.com/prometheus/client_golang@latest github.com/rogpeppe/go-internal@latest pgregory.net/rapid@latest github.com/google/go-cmp@latest
+	$(GO) mod tidy
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/control"
+	"github.com/podnotify/podnotify/internal/metrics"
+	"github.com/podnotify/podnotify/probes"
+	"github.com/podnotify/podnotify/sidecar"
+)
+
+// maxConnections bounds the probe port: kubelet, a scraper and a person need a
+// handful.
+const maxConnections = 256
+
+// answers is everything that is asked over HTTP: the probe port and the control
+// socket. Both are bound before a daemon can speak.
+type answers struct {
+	services []*sidecar.Service
+	port     net.Listener
+	control  net.Listener
+	log      *slog.Logger
+}
+
+func listen(address string, dir *runDir, log *slog.Logger) (*answers, error) {
+	a := &answers{log: log}
+	var err error
+	if a.port, err = net.Listen("tcp", address); err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return nil, fmt.Errorf("cannot listen on %s: another process listens there%s; choose another with --listen", address, whoListens(address))
+		}
+		return nil, fmt.Errorf("cannot listen on %s: %w; choose another with --listen", address, reason(err))
+	}
+	if a.control, err = control.Listen(dir.control()); err != nil {
+		a.port.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// reason is a network error without the operation and address around it.
+func reason(err error) error {
+	if e := (*net.OpError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+func (a *answers) healthy() error {
+	for _, s := range a.services {
+		if err := s.Healthy(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve answers until ctx is done.
+func (a *answers) serve(ctx context.Context) error {
+	sources := make([]probes.Source, len(a.services))
+	counted := make([]metrics.Source, len(a.services))
+	for i, s := range a.services {
+		sources[i], counted[i] = s, s
+	}
+	registry := metrics.New(metrics.Config{Services: func() []metrics.Source { return counted }, Version: version})
+	handler := probes.Handler(probes.Config{Services: sources, Healthy: a.healthy, Metrics: metrics.Handler(registry)})
+	server := probes.Server(handler)
+	verbs := control.Verbs{"prestop": a.prestop}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := server.Serve(probes.Limit(a.port, maxConnections))
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("cannot serve %s: %w", a.port.Addr(), err)
+	})
+	g.Go(func() error { return control.Serve(ctx, a.control, control.Handler(handler, verbs)) })
+	g.Go(func() error {
+		<-ctx.Done()
+		last, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			server.Close()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (a *answers) prestop(context.Context, url.Values) error {
+	for _, s := range a.services {
+		s.Prestop()
+	}
+	return nil
+}
+
+func (a *answers) close() {
+	a.port.Close()
+	a.control.Close()
+}
