@@ -1,27 +1,139 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
 
-	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/internal/supervise"
+	"github.com/podnotify/podnotify/sidecar"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
-func newRunCommand(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "run [flags] -- CMD [ARG...]",
-		Short: "Start a daemon and serve it",
-		Args:  cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if _, err := a.load(c, config.Run, args); err != nil {
-				return err
-			}
-			return exit(exitFailed, errors.New("cannot run: not wired"))
-		},
+// runRun starts the daemon, supervises it and serves its probes. It returns the
+// daemon's exit code.
+func runRun(cfg config.Config, command []string, environ []string, log *slog.Logger) (int, error) {
+	c := cfg.Services[0]
+	dir, err := claimRunDir(cfg.RunDir)
+	if err != nil {
+		return 1, err
 	}
-	failUsage(c, exitConfig)
-	config.AddFlags(c.Flags())
-	c.Flags().SetInterspersed(false)
-	return c
+	defer dir.close()
+	if cfg.Booted {
+		if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
+			return 1, fmt.Errorf("cannot make /run/systemd/system for --booted: %w", bare(err))
+		}
+	}
+	if err := dir.serviceDir(c.Address); err != nil {
+		return 1, err
+	}
+	family, err := sidecar.NewFamily(proc.Proc)
+	if err != nil {
+		return 1, err
+	}
+	a, err := listen(cfg.Listen, dir, log)
+	if err != nil {
+		return 1, err
+	}
+	defer a.close()
+
+	gone := make(chan proc.Exit, 1)
+	deps := family.Deps(log)
+	var service *sidecar.Service
+	deps.Gone = func(x lifecycle.LastExit) {
+		select {
+		case gone <- told(service, x):
+		default: // a descendant that named itself too late: run is ending
+		}
+	}
+	if service, err = sidecar.New(c, deps); err != nil {
+		return 1, err
+	}
+	defer service.Close()
+	family.Join(service)
+	a.services = []*sidecar.Service{service}
+
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	g, ctx := errgroup.WithContext(ctx)
+	daemon, err := supervise.Start(supervise.Config{
+		Args: command, Env: environment(environ, c, service.Env()), KillSignal: c.KillSignal, StopTimeout: c.Policy.StopTimeout, Log: log,
+	}, service, family.Begin)
+	if err != nil {
+		return 1, err
+	}
+	g.Go(func() error { return family.Run(ctx) })
+	g.Go(func() error { return service.Serve(ctx) })
+	g.Go(func() error { return a.serve(ctx) })
+	log.Info("daemon started", "service", c.Name, "pid", daemon.PID(), "expect", c.Policy.Expect.String(), "address", a.port.Addr().String())
+	code := 1
+	g.Go(func() error {
+		defer end()
+		exit, err := daemon.Run(ctx, gone)
+		code = exit.Status()
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return 1, err
+	}
+	return code, nil
+}
+
+// told is how the main process ended. One that was not our child is reaped by
+// its own parent first; then the kernel tells us, too (Linux 6.15).
+func told(s *sidecar.Service, x lifecycle.LastExit) proc.Exit {
+	for wait := time.Now().Add(time.Second); !x.Known && time.Now().Before(wait); time.Sleep(5 * time.Millisecond) {
+		if last := s.Look().LastExit; last != nil && last.Who == x.Who {
+			x = *last
+		}
+	}
+	return proc.Exit{Code: x.Code, Signal: unix.Signal(x.Signal)}
+}
+
+// environment is what the daemon gets: ours, without what our own manager said
+// to us, and with what its way of being ready needs.
+func environment(environ []string, c sidecar.Config, socket string) []string {
+	var out []string
+	for _, kv := range environ {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "UPSTART_JOB", "UPSTART_INSTANCE", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "MAINPID", "FDSTORE":
+		default:
+			out = append(out, kv)
+		}
+	}
+	job := c.Job
+	switch c.Policy.Expect {
+	case lifecycle.ExpectNotify:
+		out = append(out, "NOTIFY_SOCKET="+socket)
+		job = ""
+	case lifecycle.ExpectAuto:
+		out = append(out, "NOTIFY_SOCKET="+socket)
+	case lifecycle.ExpectStop:
+		if job == "" {
+			job = c.Name
+		}
+	default:
+		job = ""
+		if c.Policy.Watchdog > 0 { // or nobody would hear the pings
+			out = append(out, "NOTIFY_SOCKET="+socket)
+		}
+	}
+	if job != "" {
+		out = append(out, "UPSTART_JOB="+job)
+	}
+	if c.Policy.Watchdog > 0 {
+		// Without WATCHDOG_PID: unset it is not checked, and we cannot know the
+		// pid of a daemon that a wrapper starts.
+		out = append(out, "WATCHDOG_USEC="+strconv.FormatInt(c.Policy.Watchdog.Microseconds(), 10))
+	}
+	return out
 }

@@ -1,26 +1,116 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
 
-	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/sidecar"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
-func newSidecarCommand(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "sidecar",
-		Short: "Serve daemons in containers beside this one",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if _, err := a.load(c, config.Sidecar, nil); err != nil {
-				return err
-			}
-			return exit(exitFailed, errors.New("cannot serve: not wired"))
-		},
+// runSidecar serves all services until a signal ends it.
+func runSidecar(cfg config.Config, log *slog.Logger) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer signal.Stop(signals)
+
+	dir, err := claimRunDir(cfg.RunDir)
+	if err != nil {
+		return err
 	}
-	failUsage(c, exitConfig)
-	config.AddFlags(c.Flags())
-	return c
+	defer dir.close()
+	world, err := sidecar.NewWorld(proc.Proc, log)
+	if err != nil {
+		return err
+	}
+	a, err := listen(cfg.Listen, dir, log)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	for _, c := range cfg.Services {
+		if err := dir.serviceDir(c.Address); err != nil {
+			return err
+		}
+		s, err := sidecar.New(c, world.Deps(c, log))
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		world.Join(s)
+		a.services = append(a.services, s)
+	}
+
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return world.Run(ctx) })
+	g.Go(func() error { return a.serve(ctx) })
+	for _, s := range a.services {
+		g.Go(func() error { return s.Serve(ctx) })
+		log.Info("listening for the daemon", "service", s.Name(), "expect", s.Policy().Expect.String(), "notify_socket", s.Env())
+	}
+	log.Info("answering", "address", a.port.Addr().String(), "run_dir", dir.path, "version", version)
+	go func() {
+		defer end()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-signals:
+				if sig == unix.SIGHUP {
+					log.Warn("cannot reload the configuration; restart podnotify instead")
+					continue
+				}
+				log.Info("going down", "signal", unix.SignalName(sig.(unix.Signal)))
+				for _, s := range a.services {
+					s.Prestop()
+				}
+				if sig == unix.SIGTERM {
+					a.outlast(ctx, signals)
+				}
+				return
+			}
+		}
+	}()
+	return g.Wait()
+}
+
+// outlast keeps answering until every daemon has ended, the longest stop
+// time-out is over, or a second signal says to hurry. A sidecar is told to go
+// while its daemons still finish their work.
+func (a *answers) outlast(ctx context.Context, signals <-chan os.Signal) {
+	var grace time.Duration
+	for _, s := range a.services {
+		grace = max(grace, s.Policy().StopTimeout)
+	}
+	over := time.After(grace)
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		alive := false
+		for _, s := range a.services {
+			alive = alive || s.Look().Main != (lifecycle.ProcID{})
+		}
+		if !alive {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-over:
+			return
+		case <-signals:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
