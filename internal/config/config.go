@@ -37,6 +37,8 @@ type Config struct {
 	LogLevel  slog.Level
 	LogFormat string // auto, text or json
 
+	Booted bool // run --booted: make /run/systemd/system; for the command to set, no key is behind it
+
 	Services []sidecar.Config // at least one; in mode Run exactly one
 
 	Settings []Setting // every key, for people

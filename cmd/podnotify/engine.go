@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/supervise"
+)
+
+func newSidecarCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sidecar [flags]",
+		Short: "Serve daemons that others start, in containers beside this one",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.start(c, config.Sidecar, nil, func(cfg config.Config, log *slog.Logger) (int, error) {
+				if err := runSidecar(cfg, log); err != nil {
+					return exitFailed, err
+				}
+				return 0, nil
+			})
+		},
+	}
+	failUsage(c, exitConfig)
+	config.AddFlags(c.Flags())
+	return c
+}
+
+func newRunCommand(a *app) *cobra.Command {
+	var booted bool
+	c := &cobra.Command{
+		Use:   "run [flags] -- CMD [ARG...]",
+		Short: "Start a daemon and serve it",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, command []string) error {
+			return a.start(c, config.Run, command, func(cfg config.Config, log *slog.Logger) (int, error) {
+				cfg.Booted = booted
+				code, err := runRun(cfg, command, a.environ, log)
+				if s, ok := errors.AsType[*supervise.StartError](err); ok {
+					code = s.Code()
+				}
+				return code, err
+			})
+		},
+	}
+	failUsage(c, exitConfig)
+	c.Flags().BoolVar(&booted, "booted", false, "make /run/systemd/system, without which some daemons say nothing")
+	config.AddFlags(c.Flags())
+	c.Flags().SetInterspersed(false) // what follows CMD is CMD's
+	return c
+}
+
+// start loads the configuration, makes a run-dir if there is none to be had, and
+// serves until that ends with a code.
+func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve func(config.Config, *slog.Logger) (int, error)) error {
+	cfg, err := a.load(c, mode, command)
+	if err != nil {
+		return err
+	}
+	log := NewLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
+	if cfg.RunDir == "" {
+		dir, err := os.MkdirTemp("", "podnotify-")
+		if err != nil {
+			return exit(exitFailed, fmt.Errorf("cannot make a run-dir: %w; name one by --run-dir", err))
+		}
+		defer os.RemoveAll(dir) // nobody else can find what is in it
+		if err := cfg.UseRunDir(dir); err != nil {
+			return exit(exitConfig, err)
+		}
+		log.Info("made a run-dir", "run_dir", dir)
+	}
+	code, err := serve(cfg, log)
+	if code == 0 && err == nil {
+		return nil
+	}
+	return exit(code, err)
+}
