@@ -323,8 +323,12 @@ func (c *Config) set(service, key, value string) {
 
 // check judges values by each other and by the mode.
 func (l *loader) check(s *service, values layers) {
+	said := map[string]bool{}
 	fail := func(key, reason, cure string) {
-		l.fail(Error{key, values.viper.GetString(key), values.origin[key], reason, cure})
+		if !said[key] { // once refused, a better value would not be accepted
+			l.fail(Error{key, values.viper.GetString(key), values.origin[key], reason, cure})
+		}
+		said[key] = true
 	}
 	for _, n := range notYet {
 		if n.asked(l.mode, s) {

@@ -241,7 +241,7 @@ func syntax(err error, text []byte) *fault {
 	for i, line := range bytes.Split(text, []byte("\n")) {
 		indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
 		if bytes.IndexByte(indent, '\t') >= 0 && len(indent) < len(line) {
-			bad.cure = "line " + strconv.Itoa(i+1) + " is indented by a tab: use spaces"
+			bad.cure = "indent line " + strconv.Itoa(i+1) + " by spaces, not by a tab"
 			break
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -201,18 +202,18 @@ func readTCP(s string) (string, *fault) {
 		case strings.Contains(s, ":"):
 			return "", &fault{"is not [HOST]:PORT", ""}
 		}
-		if n, e := strconv.ParseUint(s, 10, 16); e == nil {
-			return "", &fault{"has no port", "write :" + strconv.FormatUint(n, 10)}
+		if _, e := strconv.ParseUint(s, 10, 16); e == nil {
+			return "", &fault{"has no colon before its port", "write :" + s}
 		}
 		return "", &fault{"has no port", "write " + s + ":PORT"}
 	}
 	switch n, err := strconv.ParseUint(port, 10, 64); {
 	case port == "":
 		return "", &fault{"has no port", "write " + net.JoinHostPort(host, "PORT")}
-	case err != nil:
+	case err != nil && !errors.Is(err, strconv.ErrRange):
 		return "", &fault{"port is no number", ""}
-	case n > 65535:
-		return "", &fault{"port is out of range", "choose one from 0 to 65535; 0 lets the kernel choose"}
+	case err != nil || n > 65535:
+		return "", &fault{"port is out of range", "choose one up to 65535"}
 	}
 	return s, nil
 }
