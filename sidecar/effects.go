@@ -67,7 +67,7 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 	switch to {
 	case lifecycle.Ready:
 		if from == lifecycle.Starting && !snap.StartedAt.IsZero() {
-			args = append(args, "after", snap.ReadyAt.Sub(snap.StartedAt))
+			args = append(args, "after", snap.ReadyAt.Sub(snap.StartedAt).String())
 		}
 	case lifecycle.Gone:
 		if snap.LastExit != nil {

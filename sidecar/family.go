@@ -48,12 +48,8 @@ func (f *Family) Begin(pid int) { f.cmd.Store(int64(pid)) }
 // Run looks for stops of descendants that are not our children, while one is
 // owed, until ctx is done. Our children's stops are told by waitid.
 func (f *Family) Run(ctx context.Context) error {
-	err := f.sampler.Run(ctx)
-	f.newest.Close()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	defer f.newest.Close()
+	return unlessDone(ctx, f.sampler.Run(ctx))
 }
 
 func (f *Family) report(t stopwatch.Transition) {

@@ -246,6 +246,10 @@ func (s *Service) drain(most int) (again bool, err error) {
 	return again, err
 }
 
+// catchUp applies what was said before something else happened. An error of the
+// socket is the receiver's to report.
+func (s *Service) catchUp() { _, _ = s.drain(backlog) }
+
 // apply gives one event to the machine and takes note of what follows. The lock
 // is held.
 func (s *Service) apply(e lifecycle.Event) {
@@ -324,7 +328,7 @@ func (s *Service) tick() {
 	if s.closed {
 		return
 	}
-	s.drain(backlog)
+	s.catchUp()
 	s.armed = time.Time{}
 	s.apply(lifecycle.Event{Kind: lifecycle.Timer})
 	s.settle()
@@ -377,7 +381,7 @@ func (s *Service) peek() {
 	if s.main == nil || s.main.h != h {
 		return
 	}
-	s.drain(backlog)
+	s.catchUp()
 	if st, err = h.State(); err != nil {
 		return
 	}
@@ -414,7 +418,7 @@ func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
 	if s.closed {
 		return
 	}
-	s.drain(backlog)
+	s.catchUp()
 	id := idOf(h)
 	if id == s.m.Main() {
 		s.facts.ContainerAlive = s.containerAlive(id)
@@ -463,7 +467,7 @@ func (s *Service) Observe(t stopwatch.Transition) {
 	if s.closed {
 		return
 	}
-	s.drain(backlog)
+	s.catchUp()
 	e := lifecycle.Event{Who: lifecycle.ProcID(t.Who), Owes: s.owes}
 	switch t.Kind {
 	case stopwatch.Stopped:
@@ -497,7 +501,7 @@ func (s *Service) StopAsked(kill bool) {
 	if s.closed {
 		return
 	}
-	s.drain(backlog)
+	s.catchUp()
 	e := lifecycle.Event{Kind: lifecycle.StopAsked}
 	if kill {
 		e.Number = 1

@@ -89,10 +89,12 @@ func (w *World) Join(s *Service) {
 
 // Run looks out until ctx is done.
 func (w *World) Run(ctx context.Context) error {
-	err := w.sampler.Run(ctx)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.newest.Close()
+	defer w.newest.Close()
+	return unlessDone(ctx, w.sampler.Run(ctx))
+}
+
+// unlessDone is err, but not where it only says that ctx is done.
+func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
