@@ -318,7 +318,8 @@ func readyStopping(m *Machine, e Event, now time.Time) {
 	if m.stale(e) {
 		return
 	}
-	if m.asked || m.voice.who == (ProcID{}) || e.Who == m.voice.who || e.Who == (ProcID{}) || !m.p.Expect.listens() {
+	own := e.Who == m.voice.who && !e.Named
+	if m.asked || m.voice.who == (ProcID{}) || own || e.Who == (ProcID{}) || !m.p.Expect.listens() {
 		m.s.Seen.Ignored++
 		return
 	}
@@ -334,6 +335,21 @@ func readyStopping(m *Machine, e Event, now time.Time) {
 func (m *Machine) restart(now time.Time) {
 	m.voice, m.held, m.s.StopSaid = voice{}, false, false
 	m.enter(Starting, now)
+	if m.shown() {
+		m.ready(now)
+	}
+}
+
+// shown reports that the main process has shown that it is ready in a way that
+// it will not repeat, whatever others say: by its one stop, or by running.
+func (m *Machine) shown() bool {
+	switch m.p.Expect {
+	case ExpectNotify:
+		return false
+	case ExpectAuto:
+		return m.s.Main != (ProcID{}) && m.answered == m.s.Main
+	}
+	return m.s.Started
 }
 
 // reloadStarting: haproxy says RELOADING=1 before its first READY=1.
@@ -380,7 +396,26 @@ func stoppingAgain(m *Machine, e Event, now time.Time) {
 
 func mainNew(m *Machine, e Event, now time.Time) { m.instance(e.Who, now) }
 
-func mainPID(m *Machine, e Event, _ time.Time) { m.adopt(e.Who) }
+func mainPID(m *Machine, e Event, _ time.Time) {
+	if e.Who == m.s.Main {
+		return
+	}
+	m.adopt(e.Who)
+	if m.p.Gate && m.s.Started && !m.s.GateOpen { // it was knocked at for the process replaced
+		m.act(Knock, m.s.Main)
+	}
+}
+
+// mainPIDStopping: the STOPPING=1 of a main process is about itself once it has
+// named another (an upgrade that announces both).
+func mainPIDStopping(m *Machine, e Event, now time.Time) {
+	old := m.s.Main
+	if old != (ProcID{}) && old != e.Who && !m.asked && m.voice.who == (ProcID{}) {
+		m.voice = voice{who: old, ready: true, stopping: true, at: now}
+		m.act(Hold, old)
+	}
+	mainPID(m, e, now)
+}
 
 // stopNew is a process that was stopped when it was first seen.
 func stopNew(m *Machine, e Event, now time.Time) {
@@ -433,11 +468,7 @@ func stopStopping(m *Machine, e Event, _ time.Time) {
 }
 
 func continued(m *Machine, e Event, now time.Time) {
-	if e.Who == m.s.Owed {
-		m.s.Owed, m.answered = ProcID{}, e.Who
-		if m.s.Phase == Starting {
-			m.ready(now)
-		}
+	if e.Who == (ProcID{}) {
 		return
 	}
 	if e.Who == m.s.Main && m.s.Paused {
@@ -446,9 +477,18 @@ func continued(m *Machine, e Event, now time.Time) {
 			m.watchdog = after(now, m.s.Watchdog)
 		}
 	}
+	if e.Who == m.s.Owed {
+		m.s.Owed, m.answered = ProcID{}, e.Who
+		if m.s.Phase == Starting {
+			m.ready(now)
+		}
+	}
 }
 
 func ended(m *Machine, e Event, now time.Time) {
+	if e.Who == m.s.Owed { // not always the main process: MAINPID may have named another meanwhile
+		m.s.Owed = ProcID{}
+	}
 	switch e.Who {
 	case ProcID{}:
 	case m.s.Main:
@@ -471,7 +511,9 @@ func (m *Machine) gone(e Event, now time.Time) {
 	if m.s.Phase == Stopping {
 		reason = "stopping"
 	}
-	m.s.LastExit = &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, Clean: m.clean(e.Exit, reason)}
+	x := &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, asked: m.asked}
+	x.Clean = x.clean()
+	m.s.LastExit = x
 	m.s.Main, m.s.Owed = ProcID{}, ProcID{}
 	m.s.Paused, m.s.Started = false, false
 	m.voice = voice{}
@@ -495,7 +537,7 @@ func (m *Machine) silenced(now time.Time) {
 			m.ready(now)
 		}
 		return
-	case v.ready && !m.spoke:
+	case v.ready && !m.spoke && !m.shown():
 		m.restart(now)
 		return
 	}
@@ -517,7 +559,7 @@ func exitTold(m *Machine, e Event, _ time.Time) {
 			told.Reason = "killed"
 		}
 	}
-	told.Clean = m.clean(e.Exit, told.Reason)
+	told.Clean = told.clean()
 	m.s.LastExit = &told
 }
 
@@ -525,15 +567,15 @@ func exitTold(m *Machine, e Event, _ time.Time) {
 // was stopping also an end we asked for, one the kernel said nothing about, and
 // one by the usual termination signals (systemd's SuccessExitStatus: HUP, INT,
 // PIPE, TERM).
-func (m *Machine) clean(x Exit, reason string) bool {
-	if reason != "stopping" {
-		return x.Clean()
+func (x *LastExit) clean() bool {
+	if x.Reason != "stopping" {
+		return x.Exit.Clean()
 	}
 	switch x.Signal {
 	case 1, 2, 13, 15:
 		return true
 	}
-	return m.asked || !x.Known || x.Clean()
+	return x.asked || !x.Known || x.Exit.Clean()
 }
 
 func stopAsked(m *Machine, e Event, now time.Time) {

@@ -44,20 +44,44 @@ func (c Check) OK() bool { return c.Reason == "" }
 // answer's one line.
 var checks = [...]struct {
 	name   string
-	always Probe // the probes that list the check
+	always Probe  // the probes that list the check
+	some   Probe  // those of them that fail only where policy or the facts say so
+	doc    string // when it fails, for docs/lifecycle.md
 	judge  func(*Snapshot, *Policy) (reason string, probes Probe)
 }{
-	{"socket", Readyz, checkSocket},
-	{"process", Readyz | Livez, checkProcess},
-	{"start", Startup | Readyz | Livez, checkStart},
-	{"gate", Startup | Readyz, checkGate},
-	{"reload", Readyz, checkReload},
-	{"paused", Readyz, checkPaused},
-	{"errno", Readyz | Livez, checkErrno},
-	{"watchdog", Readyz | Livez, checkWatchdog},
-	{"stopping", Readyz | Livez, checkStopping},
-	{"respawn", Readyz, checkRespawn},
-	{"unknown", Readyz, checkUnknown},
+	{"socket", Readyz, 0, "the notify socket is not bound", checkSocket},
+	{"process", Readyz | Livez, Livez, "no main process; live: one had been seen, it ended uncleanly, and its container lives on without it", checkProcess},
+	{"start", Startup | Readyz | Livez, Livez, "not ready yet; live: `timeouts.start` has passed and `policy.start-timeout` is `not-live`", checkStart},
+	{"gate", Startup | Readyz, 0, "`gate.tcp` has not accepted a connection yet", checkGate},
+	{"reload", Readyz, Readyz, "reloading, with `policy.reloading: not-ready`", checkReload},
+	{"paused", Readyz, 0, "the main process is stopped by a signal; never with `policy.paused: ignore`", checkPaused},
+	{"errno", Readyz | Livez, Livez, "the last ERRNO is not 0; live: `policy.errno` is `not-live`; never with `ignore`", checkErrno},
+	{"watchdog", Readyz | Livez, 0, "no WATCHDOG=1 within the interval, or WATCHDOG=trigger", checkWatchdog},
+	{"stopping", Readyz | Livez, Livez, "going down; live: `timeouts.stop`, extended as asked, has passed", checkStopping},
+	{"respawn", Readyz, 0, "respawned too often too fast", checkRespawn},
+	{"unknown", Readyz, 0, "podnotify was restarted and cannot prove what it knew; never with `policy.unknown: ready`", checkUnknown},
+}
+
+// Answers is all the checks as a Markdown table: which probes each fails (x),
+// which it fails only at times ((x)), and when.
+func Answers() string {
+	var b strings.Builder
+	b.WriteString("| check | startup | ready | live | fails when |\n|---|---|---|---|---|\n")
+	for _, c := range checks {
+		fmt.Fprintf(&b, "| `%s` |", c.name)
+		for _, p := range probeNames {
+			switch {
+			case c.some&p.p != 0:
+				b.WriteString(" (x) |")
+			case c.always&p.p != 0:
+				b.WriteString(" x |")
+			default:
+				b.WriteString(" |")
+			}
+		}
+		fmt.Fprintf(&b, " %s |\n", c.doc)
+	}
+	return b.String()
 }
 
 // CheckNames lists every check there is, in order.
@@ -271,7 +295,7 @@ func checkRespawn(s *Snapshot, _ *Policy) (string, Probe) {
 }
 
 func checkUnknown(s *Snapshot, p *Policy) (string, Probe) {
-	if !s.Unknown {
+	if !s.Unknown || p.OnUnknown == UnknownReady {
 		return "", 0
 	}
 	return "podnotify was restarted and missed what the daemon said meanwhile", Readyz
