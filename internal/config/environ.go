@@ -19,18 +19,19 @@ var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_
 func (l *loader) strays() {
 	var known []string
 	for i := range processKeys {
-		known = append(known, processKeys[i].env())
+		known = append(known, strings.TrimPrefix(processKeys[i].env(), envPrefix))
 	}
 	for i := range serviceKeys {
-		known = append(known, serviceKeys[i].env())
+		known = append(known, strings.TrimPrefix(serviceKeys[i].env(), envPrefix))
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.env)) {
-		if !strings.HasPrefix(name, envPrefix) || name == addressVariable || slices.Contains(known, name) || serviceLink.MatchString(name) {
+		rest, ours := strings.CutPrefix(name, envPrefix)
+		if !ours || name == addressVariable || slices.Contains(known, rest) || serviceLink.MatchString(name) {
 			continue
 		}
 		w := "the variable " + printable(name) + " means nothing to podnotify"
-		if n := nearest(name, known); n != "" {
-			w += "; did you mean " + n + "?"
+		if n := nearest(rest, known); n != "" {
+			w += "; did you mean " + envPrefix + n + "?"
 		}
 		l.config.Warnings = append(l.config.Warnings, w)
 	}
