@@ -193,7 +193,7 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 	if m.Flags&notify.FlagMainPIDFD != 0 {
 		s.warn("mainpidfd", "MAINPIDFD=1 is not understood by this version; MAINPID in the same datagram is ignored, as systemd does")
 	} else if v, ok := m.Value(notify.KeyMainPID); ok {
-		named = s.mainPID(v, who)
+		named = s.mainPID(v, who, p.From.UID)
 	}
 	if bad := news(m, who.id, named, s.give); bad != 0 {
 		s.spoilt(bad)
@@ -339,11 +339,12 @@ func (s *Service) findFor(who person) {
 	}
 	pid := who.id.PID
 	if s.dep.Scope != nil {
-		entry, ok := s.dep.Scope.Entry(pid)
-		if !ok {
+		switch entry, ok := s.dep.Scope.Entry(pid); {
+		case ok:
+			pid = entry
+		case s.access != AccessAny: // there it stands for itself
 			return
 		}
-		pid = entry
 	}
 	if p := s.people[pid]; p == nil || p.h.Ended() {
 		h, err := s.dep.FS.Open(pid)
@@ -352,7 +353,6 @@ func (s *Service) findFor(who person) {
 		}
 		s.meet(pid, h)
 	}
-	s.access = s.cfg.Access
 	s.elected = true
 	s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: s.people[pid].id})
 	s.setMain(s.m.Main())
@@ -385,7 +385,7 @@ func (s *Service) reelect(who person) {
 
 // mainPID is MAINPID=: the number is the sender's, in its own PID namespace.
 // It reports whether the main process is now the one named.
-func (s *Service) mainPID(v []byte, who person) bool {
+func (s *Service) mainPID(v []byte, who person, uid uint32) bool {
 	n, err := notify.ParsePID(v)
 	if err != nil {
 		s.bad("MAINPID")
@@ -398,7 +398,7 @@ func (s *Service) mainPID(v []byte, who person) bool {
 		s.warn("mainpid", "MAINPID= of a process in a PID namespace that is not visible from here is ignored; add shareProcessNamespace: true")
 		return false
 	}
-	p, err := s.named1(n, who)
+	p, err := s.named1(n, who, uid)
 	if err != nil {
 		s.bad("MAINPID")
 		s.warn("mainpid", fmt.Sprintf("MAINPID=%d is ignored: %v", n, err))
@@ -415,8 +415,8 @@ func (s *Service) mainPID(v []byte, who person) bool {
 }
 
 // named1 opens the process that a sender calls n. It must live and be one of
-// the service's.
-func (s *Service) named1(n int, who person) (*person, error) {
+// the service's; only root may name another, and only where access is any.
+func (s *Service) named1(n int, who person, uid uint32) (*person, error) {
 	pid := n
 	if who.id.PID != 0 {
 		ns, err := s.dep.FS.NSpid(who.id.PID)
@@ -429,21 +429,18 @@ func (s *Service) named1(n int, who person) (*person, error) {
 	if pid == 1 || pid == unix.Getpid() {
 		return nil, errNotMember
 	}
-	if p := s.people[pid]; p != nil && !p.h.Ended() {
-		if s.isMember(p) || s.access == AccessAny {
-			return s.touch(p), nil
+	p := s.people[pid]
+	if p == nil || p.h.Ended() {
+		h, err := s.dep.FS.Open(pid)
+		if err != nil {
+			return nil, err
 		}
+		p = s.meet(pid, h)
+	}
+	if !s.isMember(p) && (s.access != AccessAny || uid != 0) {
 		return nil, errNotMember
 	}
-	h, err := s.dep.FS.Open(pid)
-	if err != nil {
-		return nil, err
-	}
-	p := s.meet(pid, h)
-	if !s.isMember(p) && s.access != AccessAny {
-		return nil, errNotMember
-	}
-	return p, nil
+	return s.touch(p), nil
 }
 
 // translate finds our number of the process that is called n in a PID

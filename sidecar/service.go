@@ -261,6 +261,9 @@ func (s *Service) apply(e lifecycle.Event) {
 	if to := s.m.Phase(); to != from {
 		s.facts.Transitions[[2]lifecycle.Phase{from, to}]++
 		s.transition(from, to, e)
+		if from == lifecycle.Absent || from == lifecycle.Gone {
+			s.access = s.cfg.Access // NOTIFYACCESS= was the last instance's
+		}
 		if to == lifecycle.Ready && s.main != nil {
 			// It may have changed its command line (exec) and its uid since.
 			s.describe(s.main)

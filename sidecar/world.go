@@ -95,10 +95,10 @@ func (w *World) Run(ctx context.Context) error {
 
 // unlessDone is err, but not where it only says that ctx is done.
 func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (w *World) report(t stopwatch.Transition) {
@@ -288,7 +288,6 @@ func (s *Service) elect(sc *scope) {
 	if err != nil {
 		return
 	}
-	s.access = s.cfg.Access
 	s.elected = true
 	s.adopt(h)
 }
