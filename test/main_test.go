@@ -1,0 +1,69 @@
+// Package test drives the programs that are shipped, from outside: real
+// daemons, real signals, real namespaces, and HTTP as a kubelet would ask.
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/podnotify/podnotify/internal/testdaemon"
+)
+
+// bin is the programs under test, where any uid can run them.
+var bin struct {
+	dir       string
+	podnotify string // cmd/podnotify
+	mydaemon  string // examples/mydaemon/go
+	self      string // this test binary, for testdaemon
+}
+
+func TestMain(m *testing.M) {
+	testdaemon.Main()
+	if os.Getenv(firstVariable) != "" {
+		os.Exit(first())
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "pnbin")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "cannot build the programs to test:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func build(dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	bin.dir = dir
+	bin.podnotify = filepath.Join(dir, "podnotify")
+	bin.mydaemon = filepath.Join(dir, "mydaemon")
+	bin.self = filepath.Join(dir, "testdaemon")
+	for out, pkg := range map[string]string{bin.podnotify: "../cmd/podnotify", bin.mydaemon: "../examples/mydaemon/go"} {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if b, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", pkg, err, b)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(bin.self, b, 0o755)
+}
