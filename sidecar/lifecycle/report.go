@@ -140,6 +140,9 @@ func checkProcess(s *Snapshot, _ *Policy) (string, Probe) {
 	}
 	x := s.LastExit
 	if s.Phase != Gone || x == nil {
+		if s.Facts.Impossible != "" {
+			return "no main process: " + s.Facts.Impossible, Readyz
+		}
 		if len(s.Facts.Candidates) > 0 {
 			return "no main process: it could be any of " + strings.Join(s.Facts.Candidates, ", ") + "; set select.container or select.process", Readyz
 		}
@@ -155,6 +158,9 @@ func checkProcess(s *Snapshot, _ *Policy) (string, Probe) {
 // String says how the process ended, for people.
 func (x *LastExit) String() string {
 	who := fmt.Sprintf("process %d ", x.Who.PID)
+	if x.Who.PID == 0 {
+		who = "it " // lives where we cannot see
+	}
 	switch {
 	case !x.Known:
 		return who + "ended"
