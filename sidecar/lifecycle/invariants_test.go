@@ -1,0 +1,270 @@
+package lifecycle
+
+import (
+	"encoding/binary"
+	"fmt"
+	"regexp"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// cast are the processes that any sequence of events is about. The two with one
+// pid are one number used twice.
+var cast = []ProcID{nobody, daemon, child, next, helper, {PID: 10, Start: 9000}}
+
+// watcher holds a machine to what must be true whatever happens.
+type watcher struct {
+	p    Policy
+	m    *Machine
+	last Snapshot
+
+	halted map[ProcID]bool // processes told to be stopped
+	asked  bool            // we asked this instance to stop
+	kills  bool            // and will kill it
+	killed bool
+	opened bool // the startup probe said yes of this main process
+}
+
+func watch(p Policy) *watcher {
+	w := &watcher{p: p, m: New(p), halted: map[ProcID]bool{}}
+	w.last = w.m.Snapshot()
+	return w
+}
+
+// arrows are the phases that a cell of the table says it leads to.
+var arrows = regexp.MustCompile(`-> (\w+)`)
+
+// may reports whether the table's words allow that news of kind k changes the
+// phase from from to to.
+func may(from Phase, k Kind, to Phase) bool {
+	if from == to {
+		return true
+	}
+	for _, a := range arrows.FindAllStringSubmatch(table[from][k].doc, -1) {
+		if a[1] == to.String() {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *watcher) apply(e Event, now time.Time) error {
+	actions := w.m.Apply(e, now)
+	old, s := w.last, w.m.Snapshot()
+	w.last = s
+	says := func(probe Probe) bool { _, fails := s.Failing(&w.p, probe, nil); return !fails }
+
+	// What the world looks like after the event, whatever the machine thinks.
+	switch e.Kind {
+	case Stopped:
+		w.halted[e.Who] = true
+	case Continued, Ended:
+		delete(w.halted, e.Who)
+	}
+	living := old.Phase != Absent && old.Phase != Gone
+	renewed := s.Phase != Gone && (!living && s.Phase != old.Phase || e.Kind == Found && old.Phase == Stopping && e.Who != old.Main)
+	if renewed || s.Phase == Gone {
+		w.asked, w.kills, w.killed, w.opened = false, false, false, false
+	}
+	if e.Kind == StopAsked && living {
+		w.asked = true
+		w.kills = w.kills || e.Number == 1
+	}
+
+	must := func(ok bool, format string, args ...any) error {
+		if ok {
+			return nil
+		}
+		return fmt.Errorf("%v of %v, %v -> %v: %s", e.Kind, e.Who, old.Phase, s.Phase, fmt.Sprintf(format, args...))
+	}
+	due, timed := w.m.Deadline()
+	over := s.Phase == Gone || s.Phase == Absent
+	var err error
+	for _, x := range []error{
+		must(s.Gen > old.Gen, "Gen went from %d to %d", old.Gen, s.Gen),
+		must(may(old.Phase, e.Kind, s.Phase), "the table says %q", table[old.Phase][e.Kind].doc),
+		must(s.Phase == old.Phase || s.Since.Equal(now), "Since is %v at %v", s.Since, now),
+		must(!says(Readyz) || says(Livez), "ready and not live"),
+		must(!says(Readyz) || says(Startup), "ready and not started"),
+		must(!over || !says(Readyz) && !says(Startup), "ready or started without a process"),
+		must(!over || s.Main == nobody && s.Owed == nobody && !s.Paused, "main %v owed %v paused %v", s.Main, s.Owed, s.Paused),
+		must(!over || !timed, "a deadline at %v", due),
+		must(timed != due.IsZero() && due.Equal(s.Deadline), "deadline %v %v, in the snapshot %v", due, timed, s.Deadline),
+		must(e.Kind != Timer || !timed || due.After(now), "deadline %v is not after its timer at %v", due, now),
+		must(!s.Paused || w.halted[s.Main], "paused, and process %v was not seen stopped", s.Main),
+		must(s.Owed == nobody || w.halted[s.Owed], "process %v owes a stop and was not seen stopped", s.Owed),
+		must(s.Owed == nobody || w.p.Expect.stops(), "a stop is owed"),
+		must(e.Kind != Continued || e.Who == nobody || e.Who != s.Main || !w.m.Halted(), "runs and is taken for stopped"),
+		must(!w.asked || s.Phase == Stopping, "we asked it to stop"),
+		must(s.LastExit != nil || s.Phase != Gone && old.LastExit == nil, "no last exit"),
+		must(s.Main == old.Main || e.Who == s.Main && (e.Kind == Found || e.Kind == MainPID || e.Kind == Stopped) ||
+			s.Main == nobody && e.Kind == Ended && e.Who == old.Main || renewed, "main process %v became %v", old.Main, s.Main),
+		must(!w.opened || says(Startup), "startup was yes and the main process has not ended"),
+		must(s.StartLate == (s.StartLate && s.Phase == Starting) && s.ReloadLate == (s.ReloadLate && s.Phase == Reloading) && s.StopLate == (s.StopLate && s.Phase == Stopping),
+			"late: start %v reload %v stop %v", s.StartLate, s.ReloadLate, s.StopLate),
+		must(s.Started || s.Phase != Ready && s.Phase != Reloading, "not started"),
+		must(s.Respawns >= old.Respawns || e.Kind == ResetRespawns, "respawns went from %d to %d", old.Respawns, s.Respawns),
+	} {
+		if err == nil {
+			err = x
+		}
+	}
+	for _, a := range actions {
+		switch a.Kind {
+		case Continue:
+			x := must(w.halted[a.Who], "continues process %v, which is not stopped", a.Who)
+			if x == nil {
+				x = must(w.asked || a.Who == s.Owed, "undoes an operator's stop of process %v", a.Who)
+			}
+			if err == nil {
+				err = x
+			}
+		case Kill:
+			x := must(w.kills && !w.killed && e.Kind == Timer && s.StopLate && a.Who == s.Main && a.Who != nobody, "kills process %v", a.Who)
+			w.killed = true
+			if err == nil {
+				err = x
+			}
+		case Hold:
+			if err == nil {
+				err = must(a.Who != nobody && a.Who != s.Main, "holds process %v", a.Who)
+			}
+		case Knock:
+			if err == nil {
+				err = must(w.p.Gate && !s.GateOpen && a.Who == s.Main, "knocks for process %v", a.Who)
+			}
+		}
+	}
+	w.opened = w.opened || says(Startup)
+	return err
+}
+
+// durations that a policy or a datagram may name.
+var durations = []time.Duration{0, 1, ms, helperSpan, sec, 10 * sec, 90 * sec, 1<<63 - 1}
+
+func drawPolicy(t *rapid.T) Policy {
+	span := rapid.SampledFrom([]time.Duration{0, sec, 90 * sec})
+	return Policy{
+		Expect:         rapid.SampledFrom([]Expect{ExpectAuto, ExpectNotify, ExpectStop, ExpectFork, ExpectDaemon, ExpectPIDFile, ExpectNone}).Draw(t, "expect"),
+		StartTimeout:   span.Draw(t, "start"),
+		ReloadTimeout:  span.Draw(t, "reload"),
+		StopTimeout:    span.Draw(t, "stop"),
+		Watchdog:       span.Draw(t, "watchdog"),
+		Gate:           rapid.Bool().Draw(t, "gate"),
+		OnStartTimeout: rapid.SampledFrom([]Effect{Ignore, NotLive}).Draw(t, "start-timeout"),
+		OnReload:       rapid.SampledFrom([]Effect{Ignore, NotReady}).Draw(t, "reloading"),
+		OnErrno:        rapid.SampledFrom([]Effect{Ignore, NotReady, NotLive}).Draw(t, "errno"),
+		OnPaused:       rapid.SampledFrom([]Effect{Ignore, NotReady}).Draw(t, "paused"),
+	}
+}
+
+// Whatever a daemon, its children, an operator and the kernel do in whatever
+// order: the machine keeps its word.
+func TestInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := watch(drawPolicy(t))
+		now := epoch
+		kinds := rapid.SampledFrom(plausible)
+		who := rapid.SampledFrom(cast)
+		step := rapid.SampledFrom([]time.Duration{0, 1, ms, 100 * ms, helperSpan, sec, 30 * sec, 90 * sec})
+		for range rapid.IntRange(1, 60).Draw(t, "events") {
+			now = now.Add(step.Draw(t, "after"))
+			e := Event{
+				Kind:   kinds.Draw(t, "kind"),
+				Who:    who.Draw(t, "who"),
+				Named:  rapid.IntRange(0, 7).Draw(t, "named") == 0,
+				Owes:   rapid.Bool().Draw(t, "owes"),
+				Number: int64(rapid.IntRange(0, 2).Draw(t, "number")),
+				Span:   rapid.SampledFrom(durations).Draw(t, "span"),
+				Exit:   Exit{Known: rapid.Bool().Draw(t, "known"), Signal: rapid.SampledFrom([]int{0, 9, 15}).Draw(t, "signal")},
+			}
+			if err := w.apply(possible(w, e), now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// plausible has every kind of news, the ones that lead far more often.
+var plausible = func() []Kind {
+	var out []Kind
+	for k := range kinds {
+		out = append(out, k)
+	}
+	for range 3 {
+		out = append(out, Found, ReadyWord, ReadyWord, Reload, StopWord, MainPID, Stopped, Continued, Ended, Timer)
+	}
+	return out
+}()
+
+// possible makes of any event one that the loop can give: only a protocol word
+// comes from nobody, and a process that is to be the main process exists.
+func possible(w *watcher, e Event) Event {
+	switch e.Kind {
+	case MainPID, Stopped, Continued, Ended:
+		if e.Who == nobody {
+			e.Who = daemon
+		}
+	case Found:
+		if e.Who == nobody && w.p.Expect == ExpectNone {
+			e.Who = daemon
+		}
+	}
+	return e
+}
+
+// FuzzMachine reads a policy and events from bytes.
+func FuzzMachine(f *testing.F) {
+	word := func(k Kind, who byte, rest ...byte) []byte { return append([]byte{byte(k), who, 5, 0}, rest...) }
+	start := []byte{1, 0b0100_1001, 0, 0}
+	join := func(bs ...[]byte) (out []byte) {
+		for _, b := range bs {
+			out = append(out, b...)
+		}
+		return out
+	}
+	f.Add(join(start, word(Found, 1), word(Reload, 1), word(ReadyWord, 1), word(StopWord, 1), word(Ended, 1)))
+	f.Add(join(start, word(Found, 1), word(ReadyWord, 2), word(StopWord, 2), word(ReadyWord, 1), word(Ended, 2)))
+	f.Add(join([]byte{2, 0xff, 0, 0}, word(Found, 1), word(Stopped, 1), word(MainPID, 3), word(Ended, 1), word(Stopped, 3), word(Continued, 3), word(StopAsked, 0), word(Timer, 0)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < 4 {
+			return
+		}
+		pick := func(set, of byte) time.Duration { return []time.Duration{0, sec, 10 * sec, 90 * sec}[set>>of&3] }
+		p := Policy{
+			Expect:        Expect(b[0] % 7),
+			StartTimeout:  pick(b[1], 0),
+			ReloadTimeout: pick(b[1], 2),
+			StopTimeout:   pick(b[1], 4),
+			Watchdog:      pick(b[1], 6),
+			Gate:          b[2]&1 != 0,
+			OnErrno:       Effect(b[2] >> 1 % 3),
+			OnReload:      Effect(b[2] >> 3 & 1),
+			OnPaused:      Effect(b[2] >> 4 & 1),
+		}
+		if b[2]>>5&1 != 0 {
+			p.OnStartTimeout = NotLive
+		}
+		w := watch(p)
+		now := epoch
+		for b = b[4:]; len(b) >= 4; b = b[4:] {
+			x := binary.LittleEndian.Uint16(b[2:])
+			now = now.Add(time.Duration(x>>4) * 10 * ms)
+			e := Event{
+				Kind:   Kind(b[0] % byte(kinds)),
+				Who:    cast[int(b[1]&0x0f)%len(cast)],
+				Named:  b[1]&0x10 != 0,
+				Owes:   b[1]&0x20 != 0,
+				Number: int64(b[1] >> 6),
+				Span:   durations[int(x&7)],
+				Exit:   Exit{Known: x&1 != 0, Code: int(x & 2), Signal: int(x & 8)},
+				Text:   b[2:4],
+			}
+			if err := w.apply(possible(w, e), now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
