@@ -20,17 +20,17 @@ func parent() {
 	}
 	var gate io.Writer // leaf's standard input
 	report := func(tr Transition) {
-		fmt.Printf("%v %v", tr.Who, tr.Kind)
+		news := fmt.Sprintf("%v %v", tr.Who, tr.Kind)
 		if tr.Seen != Waited || tr.At.IsZero() {
-			fmt.Printf(" %v %v", tr.Seen, tr.At)
+			news += fmt.Sprintf(" %v %v", tr.Seen, tr.At)
 		}
 		if tr.Signal != 0 {
-			fmt.Printf(" by %s", unix.SignalName(tr.Signal))
+			news += " by " + unix.SignalName(tr.Signal)
 		}
 		if tr.Exit != nil {
-			fmt.Printf(", %v", *tr.Exit)
+			news += fmt.Sprintf(", %v", *tr.Exit)
 		}
-		fmt.Println()
+		os.Stdout.WriteString(news + "\n") // at once: the children write there, too
 		if tr.Kind == Stopped {
 			h, err := proc.Proc.OpenID(tr.Who)
 			if err != nil {
@@ -53,7 +53,9 @@ func parent() {
 
 	for _, what := range []string{"launcher", "sit"} {
 		cmd := command(what)
-		cmd.Stdout = os.Stdout
+		if what == "launcher" {
+			cmd.Stdout = os.Stdout // for leaf
+		}
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			panic(err)
@@ -113,7 +115,7 @@ func leaf() {
 	for itoa(os.Getppid()) == os.Getenv("LAUNCHER") {
 		time.Sleep(time.Millisecond)
 	}
-	fmt.Println("leaf", id(me))
+	os.Stdout.WriteString(fmt.Sprintln("leaf", id(me)))
 	for _, sig := range []unix.Signal{unix.SIGSTOP, unix.SIGTSTP} {
 		raise(sig)
 		os.Stdin.Read(make([]byte, 1))

@@ -39,7 +39,9 @@ var (
 
 // ID is what tells one process from every other since boot: its number and its
 // start time. It is comparable and may be a map key. Across boots it must be
-// stored beside [FS.BootID].
+// stored beside [FS.BootID]. (A number that comes again within one clock tick,
+// 10 ms, would make the same ID; all numbers would have to go around in that time.
+// A [Handle] cannot be fooled even then.)
 //
 // A process in a PID namespace that is not visible from ours has no number: PID
 // is 0 and Start is the inode number of its pidfd, which no two processes share
