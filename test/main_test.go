@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(firstVariable) != "" {
 		os.Exit(first())
 	}
+	if os.Getenv(puppetVariable) != "" {
+		os.Exit(puppetMain())
+	}
 	os.Exit(run(m))
 }
 
