@@ -1,0 +1,518 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/control"
+	"github.com/podnotify/podnotify/notify"
+	"github.com/podnotify/podnotify/probes"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// enough is for what must happen, on however busy a machine.
+const enough = "30s"
+
+// service is one that a podnotify under test serves.
+type service struct {
+	name   string
+	policy lifecycle.Policy
+	look   atomic.Pointer[lifecycle.Snapshot]
+}
+
+func (s *service) Name() string              { return s.name }
+func (s *service) Policy() *lifecycle.Policy { return &s.policy }
+func (s *service) Look() *lifecycle.Snapshot { return s.look.Load() }
+
+var (
+	since = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+	absent   = lifecycle.Snapshot{}
+	starting = lifecycle.Snapshot{Phase: lifecycle.Starting, Since: since, Main: lifecycle.ProcID{PID: 42, Start: 1}}
+	ready    = lifecycle.Snapshot{
+		Phase: lifecycle.Ready, Since: since, Main: lifecycle.ProcID{PID: 42, Start: 1}, Started: true, GateOpen: true,
+		Status: "Serving <\x1b[31mall\nof it>", Facts: lifecycle.Facts{Command: "redis-server *:6379"},
+	}
+	ended = lifecycle.Snapshot{Phase: lifecycle.Gone, Since: since, Started: true}
+)
+
+func newService(name string, s lifecycle.Snapshot) *service {
+	out := &service{name: name, policy: lifecycle.DefaultPolicy()}
+	out.look.Store(&s)
+	return out
+}
+
+// podnotify serves some services as a podnotify does, and returns its address.
+func podnotify(t *testing.T, services ...*service) string {
+	t.Helper()
+	c := probes.Config{Healthy: func() error { return nil }}
+	for _, s := range services {
+		c.Services = append(c.Services, s)
+	}
+	return serve(t, probes.Handler(c))
+}
+
+func serve(t *testing.T, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// command runs podnotify's main with the arguments, and returns what it leaves.
+func command(environ []string, args ...string) (code int, stdout, stderr string) {
+	var o, e bytes.Buffer
+	code = run(args, strings.NewReader(""), &o, &e, environ)
+	return code, o.String(), e.String()
+}
+
+func TestHealthcheck(t *testing.T) {
+	address := podnotify(t, newService("redis", ready), newService("web", starting))
+	for _, test := range []struct {
+		args   string
+		code   int
+		stdout string
+	}{
+		{"ready --service redis", 0, "ok\n"},
+		{"--service web", 1, "start: "},
+		{"", 1, "web: start: "},
+		{"startup --service redis", 0, "ok\n"},
+		{"startup --service web", 1, "start: "},
+		{"live", 0, "ok\n"},
+		{"live --service web", 0, "ok\n"},
+		{"bound", 0, "ok\n"},
+		{"ready --service nobody", 1, `no service "nobody"`},
+		{"ready --service web --fail-open", 1, "start: "}, // the daemon's no stays a no
+		{"ready --service redis/../web", 1, "no service"},
+	} {
+		args := append([]string{"healthcheck", "--address", address}, strings.Fields(test.args)...)
+		code, stdout, stderr := command(nil, args...)
+		if code != test.code || !strings.HasPrefix(stdout, test.stdout) || strings.Count(stdout, "\n") != 1 || stderr != "" {
+			t.Errorf("%s: code %d, %q, %q; want %d, %q", test.args, code, stdout, stderr, test.code, test.stdout)
+		}
+	}
+	if code, _, stderr := command([]string{"PODNOTIFY_ADDRESS=" + address}, "healthcheck", "bound"); code != 0 {
+		t.Errorf("by PODNOTIFY_ADDRESS: code %d, %s", code, stderr)
+	}
+	if code, _, stderr := command([]string{"PODNOTIFY_ADDRESS=127.0.0.1:1"}, "healthcheck", "bound", "--address", strings.TrimPrefix(address, "http://")+"/"); code != 0 {
+		t.Errorf("by --address without scheme: code %d, %s", code, stderr)
+	}
+}
+
+func TestHealthcheckWaits(t *testing.T) {
+	s := newService("redis", starting)
+	asked := make(chan struct{}, 1000)
+	inner := probes.Handler(probes.Config{Services: []probes.Source{s}, Healthy: func() error { return nil }})
+	address := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inner.ServeHTTP(w, r)
+		asked <- struct{}{}
+	}))
+	go func() {
+		<-asked
+		<-asked
+		s.look.Store(&ready)
+	}()
+	if code, stdout, stderr := command(nil, "healthcheck", "--address", address, "--wait", enough); code != 0 || stdout != "ok\n" {
+		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// A podnotify in trouble: refusing is TestScripts' matter.
+func TestFailOpen(t *testing.T) {
+	reset := rawServer(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() })
+	closing := rawServer(t, func(c net.Conn) { c.Close() })
+	garbage := rawServer(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-x\r\n\r\n"); c.Close() })
+	for _, test := range []struct {
+		address string
+		code    int // with --fail-open
+	}{{reset, 0}, {closing, 0}, {garbage, 1}, {"nosuchhost.invalid:1", 1}} {
+		if code, _, stderr := command(nil, "healthcheck", "--address", test.address); code != 1 || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: code %d, %q; want 1", test.address, code, stderr)
+		}
+		if code, stdout, stderr := command(nil, "healthcheck", "--fail-open", "--address", test.address); code != test.code {
+			t.Errorf("%s with --fail-open: code %d, %q, %q; want %d", test.address, code, stdout, stderr, test.code)
+		}
+	}
+}
+
+// rawServer answers every connection by f, once something was read from it.
+func rawServer(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 4096))
+			f(c)
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().String()
+}
+
+// A time-out is podnotify's trouble. The one of 5 s is not waited for here: the
+// error it makes is.
+func TestTimeoutIsOpen(t *testing.T) {
+	hold := make(chan struct{})
+	address := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
+	t.Cleanup(func() { close(hold) })
+	k, err := (&app{}).asker(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, _, err = k.get(ctx, "/livez")
+	u, ok := errors.AsType[*unreachableError](err)
+	if !ok || !u.open() || u.reason() != "timed out" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"http://127.0.0.1:19119":  "http://127.0.0.1:19119",
+		"http://127.0.0.1:19119/": "http://127.0.0.1:19119",
+		"localhost:80":            "http://localhost:80",
+		":80":                     "http://127.0.0.1:80",
+		"[::1]:80":                "http://[::1]:80",
+	} {
+		if k, err := (&app{}).asker(address); err != nil || k.base != want {
+			t.Errorf("%q: %v, %v; want %s", address, k, err, want)
+		}
+	}
+	for _, address := range []string{"localhost", "http://localhost", "https://h:1", "unix:/run/x", "http://h:1/x", "http://u@h:1", "http://h:1?x", "h:0", "h:99999", "::1:80", "http://h:1\n"} {
+		if k, err := (&app{}).asker(address); err == nil {
+			t.Errorf("%q is accepted as %s", address, k.base)
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: not one line: %v", address, err)
+		}
+	}
+}
+
+func TestWait(t *testing.T) {
+	for _, test := range []struct {
+		word          string
+		before, after lifecycle.Snapshot
+	}{
+		{"started", starting, ready},
+		{"ready", starting, ready},
+		{"gone", ready, ended},
+		{"gone", ready, absent},
+	} {
+		for _, flags := range [][]string{nil, {"--service", "redis"}} {
+			s := newService("redis", test.before)
+			address := podnotify(t, s)
+			args := append([]string{"wait", "--for", test.word, "--address", address}, flags...)
+			if code, _, stderr := command(nil, append(args, "--timeout", "20ms")...); code != exitTimedOut || !strings.Contains(stderr, "any longer than 20ms") {
+				t.Errorf("%s before: code %d, %q", test.word, code, stderr)
+			}
+			s.look.Store(&test.after)
+			if code, stdout, stderr := command(nil, append(args, "--timeout", enough)...); code != 0 || stdout+stderr != "" {
+				t.Errorf("%s after: code %d, %q, %q", test.word, code, stdout, stderr)
+			}
+		}
+	}
+	address := podnotify(t, newService("redis", starting))
+	if code, _, stderr := command(nil, "wait", "--for", "bound", "--address", address); code != 0 {
+		t.Errorf("bound: code %d, %s", code, stderr)
+	}
+	if code, _, stderr := command(nil, "wait", "--for", "ready", "--address", address, "--service", "nobody"); code != exitFailed || !strings.Contains(stderr, `no service "nobody"`) {
+		t.Errorf("nobody: code %d, %q", code, stderr)
+	}
+}
+
+// wait is begun before there is a podnotify.
+func TestWaitForPodnotify(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	done := make(chan int)
+	go func() {
+		code, _, _ := command(nil, "wait", "--for", "bound", "--timeout", enough, "--address", address)
+		done <- code
+	}()
+	select {
+	case code := <-done:
+		t.Fatalf("ended with %d while nobody listened", code)
+	case <-time.After(100 * time.Millisecond): // not a condition: it has been refused by now, most likely
+	}
+	if l, err = net.Listen("tcp", address); err != nil {
+		<-done
+		t.Skipf("another process took the port meanwhile: %v", err)
+	}
+	server := httptest.NewUnstartedServer(probes.Handler(probes.Config{Healthy: func() error { return nil }}))
+	server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	defer server.Close()
+	if code := <-done; code != 0 {
+		t.Errorf("code %d", code)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	crashed := ended
+	crashed.LastExit = &lifecycle.LastExit{Exit: lifecycle.Exit{Known: true, Code: 3}, Who: lifecycle.ProcID{PID: 41}, At: since, Reason: "exited"}
+	late := starting
+	late.Facts.Warnings = []string{"run-dir is full"}
+	services := []*service{newService("redis", ready), newService("web", late), newService("db", crashed)}
+	address := podnotify(t, services...)
+	for _, test := range []struct {
+		args string
+		code int
+	}{{"", 4}, {"redis", 0}, {"web", 3}, {"db", 4}, {"nobody", 4}} {
+		for _, format := range []string{"text", "json"} {
+			code, _, stderr := command(nil, append([]string{"status", "--address", address, "-o", format}, strings.Fields(test.args)...)...)
+			if code != test.code || (stderr != "") != (test.args == "nobody") {
+				t.Errorf("status %s -o %s: code %d, %q; want %d", test.args, format, code, stderr, test.code)
+			}
+		}
+	}
+	if code, _, _ := command(nil, "status", "--address", podnotify(t, services[:2]...)); code != exitNotReady {
+		t.Errorf("ready and starting: code %d, want the worse one", code)
+	}
+
+	_, stdout, _ := command(nil, "status", "--address", address, "-o", "json")
+	var all probes.Statuses
+	if err := json.Unmarshal([]byte(stdout), &all); err != nil || all.Schema != probes.Schema || len(all.Services) != 3 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	var b strings.Builder
+	if err := writeStatus(&b, all.Services, since.Add(90*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	want := `● redis
+       Phase: ready since 2026-01-02 03:04:05 UTC; 1m30s ago
+    Main PID: 42 (redis-server *:6379)
+      Status: "Serving <\x1b[31mall\nof it>"
+
+○ web
+       Phase: starting since 2026-01-02 03:04:05 UTC; 1m30s ago
+    Main PID: 42
+       Fails: start [startup, ready]: ` + reasonOf(t, services[1], "start") + `
+     Warning: run-dir is full
+
+× db
+       Phase: gone since 2026-01-02 03:04:05 UTC; 1m30s ago
+   Last exit: exited, code 3 at 2026-01-02 03:04:05 UTC
+       Fails: process [ready]: ` + reasonOf(t, services[2], "process") + `
+       Fails: start [ready]: ` + reasonOf(t, services[2], "start") + `
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// reasonOf is what lifecycle, which owns the words, says of a failing check.
+func reasonOf(t *testing.T, s *service, check string) string {
+	t.Helper()
+	for _, c := range s.Look().Checks(s.Policy()) {
+		if c.Name == check && !c.OK() {
+			return c.Reason
+		}
+	}
+	t.Fatalf("%s of %s does not fail", check, s.name)
+	return ""
+}
+
+func TestStatusOfSomethingElse(t *testing.T) {
+	address := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }))
+	for _, args := range [][]string{{"status"}, {"wait", "--for", "gone"}} {
+		if code, _, stderr := command(nil, append(args, "--address", address)...); code != exitFailed || !strings.Contains(stderr, "cannot read the answer") {
+			t.Errorf("%s: code %d, %q", args, code, stderr)
+		}
+	}
+}
+
+func TestPrestop(t *testing.T) {
+	dir := t.TempDir()
+	l, err := control.Listen(filepath.Join(dir, "control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	verbs := control.Verbs{"prestop": func(context.Context, url.Values) error {
+		if asked++; asked > 1 {
+			return errors.New("cannot stop twice")
+		}
+		return nil
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		done <- control.Serve(ctx, l, control.Handler(probes.Handler(probes.Config{Healthy: func() error { return nil }}), verbs))
+	}()
+	// What is wrong with the services does not keep a container from stopping.
+	file := filepath.Join(dir, "f.yaml")
+	if err := os.WriteFile(file, []byte("run-dir: "+dir+"\nservices: [{zzz: 1}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := command(nil, "prestop", "--config", file); code != 0 || stdout+stderr != "" || asked != 1 {
+		t.Errorf("code %d, %q, %q; asked %d times", code, stdout, stderr, asked)
+	}
+	if code, _, stderr := command([]string{"PODNOTIFY_RUN_DIR=" + dir}, "prestop"); code != exitFailed || stderr != "podnotify: cannot stop twice\n" {
+		t.Errorf("code %d, %q", code, stderr)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// heard is one datagram: its text, and how many descriptors came with it.
+type heard struct {
+	text string
+	fds  int
+}
+
+// hear receives n datagrams and closes what comes with them, which is what a
+// barrier waits for.
+func hear(t *testing.T, c *net.UnixConn, n int) (out []heard) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	b, oob := make([]byte, notify.MaxDatagram), make([]byte, 4096)
+	for range n {
+		k, oobn, _, _, err := c.ReadMsgUnix(b, oob)
+		if err != nil {
+			t.Errorf("after %d datagrams: %v", len(out), err)
+			return out
+		}
+		h := heard{text: string(b[:k])}
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil {
+			t.Error(err)
+		}
+		for _, m := range messages {
+			fds, err := unix.ParseUnixRights(&m)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, fd := range fds {
+				unix.Close(fd)
+				h.fds++
+			}
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+func TestSend(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	environ := []string{"NOTIFY_SOCKET=" + path}
+	kept, err := unix.Open("/dev/null", unix.O_RDONLY, 0) // inherited ones are not close-on-exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(kept)
+	barrier := heard{"BARRIER=1", 1}
+	for _, test := range []struct {
+		args []string
+		want []heard
+	}{
+		{[]string{"--ready"}, []heard{{"READY=1", 0}, barrier}},
+		{[]string{"--ready", "--no-barrier"}, []heard{{"READY=1", 0}}},
+		{[]string{"--ready", "--status=up and = running"}, []heard{{"READY=1\nSTATUS=up and = running", 0}, barrier}},
+		{[]string{"--status="}, []heard{{"STATUS=", 0}, barrier}},
+		{[]string{"--stopping", "--watchdog"}, []heard{{"STOPPING=1\nWATCHDOG=1", 0}, barrier}},
+		{[]string{"--pid=17"}, []heard{{"MAINPID=17", 0}, barrier}},
+		{[]string{"--pid", "X=1"}, []heard{{"MAINPID=" + strconv.Itoa(os.Getppid()) + "\nX=1", 0}, barrier}},
+		{[]string{"ERRNO=2", "X_Y=a=b"}, []heard{{"ERRNO=2\nX_Y=a=b", 0}, barrier}},
+		{[]string{"--fd", strconv.Itoa(kept), "--fdname", "null"}, []heard{{"FDSTORE=1\nFDNAME=null", 1}, barrier}},
+	} {
+		type left struct {
+			code           int
+			stdout, stderr string
+		}
+		done := make(chan left)
+		go func() {
+			code, stdout, stderr := command(environ, append([]string{"send"}, test.args...)...)
+			done <- left{code, stdout, stderr}
+		}()
+		got := hear(t, c, len(test.want))
+		if l := <-done; l != (left{}) {
+			t.Errorf("send %q: %+v", test.args, l)
+		}
+		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(heard{})); diff != "" {
+			t.Errorf("send %q: -want +got:\n%s", test.args, diff)
+		}
+	}
+	before := monotonic(t)
+	if code, _, stderr := command(environ, "send", "--reloading", "--no-barrier"); code != 0 {
+		t.Errorf("send --reloading: code %d, %s", code, stderr)
+	}
+	text := hear(t, c, 1)[0].text
+	usec, err := strconv.ParseInt(strings.TrimPrefix(text, "RELOADING=1\nMONOTONIC_USEC="), 10, 64)
+	if err != nil || usec < before || usec > monotonic(t) {
+		t.Errorf("%q, %v", text, err)
+	}
+	if code, _, stderr := command(environ, "send", "--status=two\nlines"); code != exitFailed || !strings.Contains(stderr, "line end") {
+		t.Errorf("two lines: code %d, %q", code, stderr)
+	}
+}
+
+// monotonic is CLOCK_MONOTONIC in microseconds.
+func monotonic(t *testing.T) int64 {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return now.Nano() / 1000
+}
+
+func TestLogger(t *testing.T) {
+	for format, prefix := range map[string]string{"auto": "{", "json": "{", "text": "time="} { // a buffer is no terminal
+		var b bytes.Buffer
+		log := NewLogger(&b, slog.LevelWarn, format)
+		log.Info("not this")
+		log.Warn("this", "a", 1)
+		if out := b.String(); !strings.HasPrefix(out, prefix) || strings.Count(out, "\n") != 1 || !strings.Contains(out, "this") {
+			t.Errorf("%s: %q", format, out)
+		}
+	}
+}
+
+// What others wrote cannot move the cursor or end the line.
+func TestPrintable(t *testing.T) {
+	for s, want := range map[string]string{"plain ü \"q\" \\": "plain ü \"q\" \\", "a\x1b[2Jb\r\n\x00": `a\x1b[2Jb\r\n\x00`, "\u202e": `\u202e`} {
+		if got := printable(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+}
