@@ -31,6 +31,7 @@ func NewFamily(fs proc.FS) (*Family, error) {
 		return nil, err
 	}
 	f.sampler = stopwatch.NewSampler(f.report)
+	f.sampler.Sleep = stopwatch.Nanosleep
 	return f, nil
 }
 

@@ -68,6 +68,7 @@ func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
 		return nil, err
 	}
 	w.sampler = stopwatch.NewSampler(w.report)
+	w.sampler.Sleep = stopwatch.Nanosleep
 	w.scan()
 	for _, pid := range w.table.Ancestors(w.self) {
 		w.above[pid] = true
@@ -178,8 +179,8 @@ func (w *World) arrived(from, to int, all bool) {
 		pids = w.scan()
 	} else {
 		for pid := from; pid < to; pid++ {
-			st, err := w.fs.Stat(pid)
-			if err != nil {
+			st, ok := w.process(pid)
+			if !ok {
 				continue
 			}
 			pids = append(pids, pid)
@@ -216,6 +217,18 @@ func (w *World) arrived(from, to int, all bool) {
 			}
 		})
 	}
+}
+
+// process reads who pid is. Most new numbers are threads, which are no processes
+// of their own: their numbers can be read, but not opened.
+func (w *World) process(pid int) (proc.Stat, bool) {
+	h, err := w.fs.Open(pid)
+	if err != nil {
+		return proc.Stat{}, false
+	}
+	defer h.Close()
+	st, err := w.fs.Stat(pid)
+	return st, err == nil && st.ID() == h.ID()
 }
 
 func (w *World) offer(pids []int) {
