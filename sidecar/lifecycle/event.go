@@ -40,16 +40,20 @@ func Phases() []Phase { return []Phase{Absent, Starting, Ready, Reloading, Stopp
 type Kind uint8
 
 const (
-	Found     Kind = iota // Who runs and is the main process by the expect table
-	ReadyWord             // READY=1 from Who
-	Reload                // RELOADING=1 from Who
-	StopWord              // STOPPING=1 from Who
-	MainPID               // the service named Who as its main process (MAINPID=)
-	Stopped               // Who was seen stopped by a signal (state T)
-	Continued             // Who was seen running after a stop
-	Ended                 // Who ended, as Exit tells
-	StopAsked             // podnotify sends or forwards a termination; Number 1: and kills after the stop time-out
-	Timer                 // a deadline may have passed
+	Found        Kind = iota // Who runs and is the main process by the expect table
+	ReadyWord                // READY=1 from Who
+	Reload                   // RELOADING=1 from Who
+	StopWord                 // STOPPING=1 from Who
+	MainPID                  // the service named Who as its main process (MAINPID=)
+	Stopped                  // Who was seen stopped by a signal (state T)
+	Continued                // Who was seen running after a stop
+	Ended                    // Who ended, as Exit tells
+	StopAsked                // podnotify sends or forwards a termination; Number 1: and kills after the stop time-out
+	RespawnAsked             // somebody wants the service respawned
+	ReloadAsked              // podnotify sends signals.reload; Number is CLOCK_MONOTONIC in microseconds
+	Forked                   // Who was left behind by its parent; Number is how many forks away from CMD it is
+	PIDFileRead              // the PID file names Who
+	Timer                    // a deadline may have passed
 
 	Status        // STATUS=Text
 	Errno         // ERRNO=Number
@@ -68,7 +72,7 @@ const (
 
 var kindNames = [kinds]string{
 	"process found", "READY=1", "RELOADING=1", "STOPPING=1", "MAINPID=", "stop seen", "continue seen", "end seen",
-	"stop asked", "deadline", "STATUS=", "ERRNO=", "BUSERROR=", "VARLINKERROR=", "WATCHDOG=1", "WATCHDOG=trigger",
+	"stop asked", "respawn asked", "reload asked", "fork followed", "PID file read", "deadline", "STATUS=", "ERRNO=", "BUSERROR=", "VARLINKERROR=", "WATCHDOG=1", "WATCHDOG=trigger",
 	"WATCHDOG_USEC=", "EXTEND_TIMEOUT_USEC=", "RESTART_RESET=1", "gate opened", "signal denied", "signal permitted",
 }
 
@@ -81,8 +85,10 @@ type Event struct {
 	// Who is the process the news is about; for a word of the protocol, the
 	// sender. The zero ProcID is a sender that was dead when its word was read:
 	// a short-lived helper, who speaks for the main process.
-	Who    ProcID
-	Named  bool // the same datagram named the main process: its words count even from the process replaced
+	Who   ProcID
+	Named bool // the same datagram named the main process: its words count even from the process replaced
+	// Number is the value of ERRNO and of what the kinds say. For RELOADING=1 it is
+	// MONOTONIC_USEC, 0 if there was none.
 	Owes   bool // Stopped: it was started with UPSTART_JOB
 	Number int64
 	Span   time.Duration
@@ -105,10 +111,16 @@ func (e Exit) Clean() bool { return e.Known && e.Signal == 0 && e.Code == 0 }
 type ActionKind uint8
 
 const (
-	Continue ActionKind = iota // send SIGCONT to Who
-	Kill                       // the stop time-out has passed: send SIGKILL to Who
-	Hold                       // report when Who ends
-	Knock                      // the gate is to be tried until it opens
+	Continue         ActionKind = iota // send SIGCONT to Who
+	Kill                               // the stop time-out has passed: send SIGKILL to Who
+	Hold                               // report when Who ends
+	Knock                              // the gate is to be tried until it opens
+	Terminate                          // send signals.kill to Who: it is to be respawned
+	Abort                              // send watchdog.signal to Who: it is to be respawned
+	Start                              // start CMD again
+	RestartContainer                   // Who has ended: the same for its container's entry process, if that lives on
+	RestartPod                         // exit 79
+	Quit                               // the main process ended and will not be started again
 )
 
 // Action is one piece of work. The machine never does it itself.

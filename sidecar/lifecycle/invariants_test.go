@@ -72,6 +72,9 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		w.asked = true
 		w.kills = w.kills || e.Number == 1
 	}
+	if e.Kind == RespawnAsked && old.Main != nobody {
+		w.asked, w.kills = true, true
+	}
 
 	must := func(ok bool, format string, args ...any) error {
 		if ok {
@@ -99,7 +102,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		must(e.Kind != Continued || e.Who == nobody || e.Who != s.Main || !w.m.Halted(), "runs and is taken for stopped"),
 		must(!w.asked || s.Phase == Stopping, "we asked it to stop"),
 		must(s.LastExit != nil || s.Phase != Gone && old.LastExit == nil, "no last exit"),
-		must(s.Main == old.Main || e.Who == s.Main && (e.Kind == Found || e.Kind == MainPID || e.Kind == Stopped) ||
+		must(s.Main == old.Main || e.Who == s.Main && (e.Kind == Found || e.Kind == MainPID || e.Kind == Stopped || e.Kind == Forked || e.Kind == PIDFileRead) ||
 			s.Main == nobody && e.Kind == Ended && e.Who == old.Main || renewed, "main process %v became %v", old.Main, s.Main),
 		must(!w.opened || says(Startup), "startup was yes and the main process has not ended"),
 		must(s.StartLate == (s.StartLate && s.Phase == Starting) && s.ReloadLate == (s.ReloadLate && s.Phase == Reloading) && s.StopLate == (s.StopLate && s.Phase == Stopping),

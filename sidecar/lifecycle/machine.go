@@ -35,7 +35,13 @@ type Machine struct {
 	killed bool
 	held   bool // READY=1 came from the main process while another's STOPPING=1 held
 
-	start, reload, stop, watchdog time.Time // deadlines; zero: none
+	respawn bool // it is being stopped to be respawned
+	why     Why
+	pace    pace
+	podded  bool // RestartPod was asked for once for this instance
+	back    bool // Start was asked for, or will be
+
+	start, reload, stop, watchdog, again, calm time.Time // deadlines; zero: none
 
 	actions []Action
 }
@@ -112,7 +118,7 @@ func (m *Machine) MayStopLate(owes bool, now time.Time) bool {
 // Deadline is the earliest moment at which a Timer event changes something.
 func (m *Machine) Deadline() (time.Time, bool) {
 	var d time.Time
-	for _, t := range [...]time.Time{m.start, m.reload, m.stop, m.watchdog} {
+	for _, t := range [...]time.Time{m.start, m.reload, m.stop, m.watchdog, m.again, m.calm} {
 		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
 			d = t
 		}
@@ -125,6 +131,7 @@ func (m *Machine) Snapshot() Snapshot {
 	s := m.s
 	s.Status = string(m.text)
 	s.Deadline, _ = m.Deadline()
+	s.RespawnAt = m.again
 	return s
 }
 
@@ -167,7 +174,10 @@ func after(now time.Time, d time.Duration) time.Time {
 func (m *Machine) instance(who ProcID, now time.Time) {
 	if m.s.Phase == Gone {
 		m.s.Respawns++
+		m.s.Respawned[m.why]++
 	}
+	m.why, m.respawn, m.podded, m.back, m.again = WhyEnded, false, false, false, time.Time{}
+	m.s.Reload = ReloadInfo{}
 	m.adopt(who)
 	m.spoke, m.asked, m.kills, m.killed, m.held = false, false, false, false, false
 	m.voice = voice{}
@@ -244,6 +254,9 @@ func (m *Machine) ready(now time.Time) {
 	}
 	m.s.Started = true
 	m.s.Errno = 0 // an older ERRNO; one in the same datagram is applied after READY
+	if m.s.LimitHit {
+		m.s.LimitHit, m.calm = false, time.Time{}
+	}
 	m.enter(Ready, now)
 	if m.watchdog.IsZero() { // armed when start-up is complete, not by earlier pings
 		m.watchdog = after(now, m.s.Watchdog)
@@ -307,6 +320,9 @@ func readyAgain(m *Machine, e Event, now time.Time) {
 	} else {
 		m.spoke = true
 	}
+	if m.s.Reload.Began {
+		m.s.Reload.Done = true
+	}
 	m.ready(now)
 }
 
@@ -361,12 +377,23 @@ func reloadStarting(m *Machine, e Event, _ time.Time) {
 
 func reload(m *Machine, e Event, now time.Time) {
 	if !m.stale(e) {
+		m.reloads(e)
 		m.enter(Reloading, now)
+	}
+}
+
+// reloads tells a reload that we asked for from one that had begun before: its
+// MONOTONIC_USEC is not older than our signal (systemd's notify-reload). Daemons
+// that send none are believed.
+func (m *Machine) reloads(e Event) {
+	if r := &m.s.Reload; r.Asked != 0 && (e.Number == 0 || uint64(e.Number) >= r.Asked) {
+		r.Began = true
 	}
 }
 
 func reloadAgain(m *Machine, e Event, now time.Time) {
 	if !m.stale(e) {
+		m.reloads(e)
 		m.reload = after(now, m.p.ReloadTimeout)
 		m.s.ReloadLate = false
 	}
@@ -518,6 +545,124 @@ func (m *Machine) gone(e Event, now time.Time) {
 	m.s.Paused, m.s.Started = false, false
 	m.voice = voice{}
 	m.enter(Gone, now)
+	m.comeBack(x, now)
+}
+
+// comeBack decides what follows the end of a main process.
+func (m *Machine) comeBack(x *LastExit, now time.Time) {
+	r := &m.p.Respawn
+	switch {
+	case m.respawn && r.Mode != RespawnExec:
+		m.act(RestartContainer, x.Who)
+	case r.Mode != RespawnExec, m.asked && !m.respawn, !m.respawn && !r.wants(x):
+	default:
+		if delay, ok := m.afford(now); ok {
+			m.back = true
+			if m.again = after(now, delay); m.again.IsZero() {
+				m.act(Start, x.Who)
+			}
+		}
+	}
+}
+
+// ComesBack reports whether a main process that is gone will be started again.
+func (m *Machine) ComesBack() bool { return m.back }
+
+// afford counts a respawn. Too many of them are not tried again until one
+// becomes ready, somebody asks for one, or the window is over.
+func (m *Machine) afford(now time.Time) (time.Duration, bool) {
+	delay, ok := m.pace.next(&m.p.Respawn, now)
+	if !ok {
+		m.s.LimitHit = true
+		m.calm = m.pace.quiet(&m.p.Respawn)
+	}
+	return delay, ok
+}
+
+// bringBack ends the main process so that it is respawned, if the mode says so.
+func (m *Machine) bringBack(why Why, now time.Time) {
+	mode := m.p.Respawn.Mode
+	switch {
+	case m.respawn, m.s.Main == ProcID{}, mode == RespawnPlatform && why != WhyAsked:
+		return
+	case mode == RespawnPod && why != WhyAsked:
+		if m.podded {
+			return
+		}
+		if _, ok := m.afford(now); ok {
+			m.podded, m.why = true, why
+			m.act(RestartPod, m.s.Main)
+		}
+		return
+	case mode == RespawnSignal && why != WhyAsked:
+		if _, ok := m.afford(now); !ok {
+			return
+		}
+	}
+	m.respawn, m.why = true, why
+	signal := Terminate
+	switch why {
+	case WhyWatchdog:
+		signal = Abort
+	case WhyStopTimeout:
+		signal = Kill
+	}
+	stopAsked(m, Event{Kind: StopAsked, Number: 1}, now)
+	m.act(signal, m.s.Main)
+}
+
+func respawnAsked(m *Machine, _ Event, now time.Time) {
+	m.s.LimitHit, m.calm, m.pace = false, time.Time{}, pace{}
+	m.bringBack(WhyAsked, now)
+}
+
+// respawnGone starts the daemon at once, where we are who starts it.
+func respawnGone(m *Machine, e Event, now time.Time) {
+	m.s.LimitHit, m.calm, m.pace, m.again = false, time.Time{}, pace{}, time.Time{}
+	if m.p.Respawn.Mode == RespawnExec {
+		m.why, m.back = WhyAsked, true
+		m.act(Start, e.Who)
+	}
+}
+
+func reloadAsked(m *Machine, e Event, _ time.Time) { m.s.Reload = ReloadInfo{Asked: uint64(e.Number)} }
+
+// forked follows a daemon that goes into the background: CMD has exited and left
+// Who behind, or a process it had left has exited in its turn.
+func forked(m *Machine, e Event, now time.Time) {
+	m.s.Seen.Forks = max(m.s.Seen.Forks, int(e.Number))
+	want := int64(0)
+	switch m.p.Expect {
+	case ExpectFork:
+		want = 1
+	case ExpectDaemon:
+		want = 2
+	case ExpectPIDFile:
+		want = 1 << 32
+	default:
+		return
+	}
+	m.adopt(e.Who)
+	if e.Number >= want {
+		m.ready(now)
+	}
+}
+
+// forkedOn notes forks after the service was ready: more than were expected.
+func forkedOn(m *Machine, e Event, _ time.Time) { m.s.Seen.Forks = max(m.s.Seen.Forks, int(e.Number)) }
+
+func pidFile(m *Machine, e Event, now time.Time) {
+	if m.p.Expect == ExpectPIDFile {
+		m.adopt(e.Who)
+		m.ready(now)
+	}
+}
+
+func pidFileNew(m *Machine, e Event, now time.Time) {
+	if m.p.Expect == ExpectPIDFile {
+		m.instance(e.Who, now)
+		m.ready(now)
+	}
 }
 
 // silenced: the process whose word held has ended and the main process lives.
@@ -604,6 +749,9 @@ func timer(m *Machine, _ Event, now time.Time) {
 	}
 	if passed(&m.start) {
 		m.s.StartLate = true
+		if m.p.OnStartTimeout == NotLive {
+			m.bringBack(WhyStartTimeout, now)
+		}
 	}
 	if passed(&m.reload) {
 		m.s.ReloadLate = true
@@ -613,13 +761,22 @@ func timer(m *Machine, _ Event, now time.Time) {
 		if m.kills && !m.killed && m.s.Main != (ProcID{}) {
 			m.killed = true
 			m.act(Kill, m.s.Main)
+		} else if !m.asked {
+			m.bringBack(WhyStopTimeout, now)
 		}
+	}
+	if passed(&m.again) {
+		m.act(Start, ProcID{})
+	}
+	if passed(&m.calm) {
+		m.s.LimitHit, m.pace = false, pace{}
 	}
 	if passed(&m.watchdog) {
 		if m.s.Paused { // stopped, not starved
 			m.watchdog = after(now, m.s.Watchdog)
 		} else {
 			m.s.Starved = true
+			m.bringBack(WhyWatchdog, now)
 		}
 	}
 }
@@ -654,7 +811,10 @@ func ping(m *Machine, _ Event, now time.Time) {
 	m.watchdog = after(now, m.s.Watchdog)
 }
 
-func trigger(m *Machine, _ Event, _ time.Time) { m.s.Triggered = true }
+func trigger(m *Machine, _ Event, now time.Time) {
+	m.s.Triggered = true
+	m.bringBack(WhyWatchdog, now)
+}
 
 func watchdogEarly(m *Machine, e Event, now time.Time) {
 	m.s.Watchdog = e.Span
@@ -676,7 +836,10 @@ func extend(m *Machine, e Event, now time.Time) {
 	}
 }
 
-func resetRespawns(m *Machine, _ Event, _ time.Time) { m.s.Respawns = 0 }
+func resetRespawns(m *Machine, _ Event, _ time.Time) {
+	m.s.Respawns, m.pace = 0, pace{}
+	m.s.LimitHit, m.calm = false, time.Time{}
+}
 
 func opened(m *Machine, e Event, _ time.Time) {
 	if e.Who == m.s.Main {

@@ -86,7 +86,8 @@ func timed(e Expect) Policy {
 func watched(e Expect) Policy { return with(e, func(p *Policy) { p.Watchdog = 10 * sec }) }
 func gated(e Expect) Policy   { return with(e, func(p *Policy) { p.Gate = true }) }
 
-var actionNames = [...]string{Continue: "continue", Kill: "kill", Hold: "hold", Knock: "knock"}
+var actionNames = [...]string{Continue: "continue", Kill: "kill", Hold: "hold", Knock: "knock",
+	Terminate: "terminate", Abort: "abort", Start: "start", RestartContainer: "restart container of", RestartPod: "restart pod of"}
 
 func describe(m *Machine, p *Policy, actions []Action) string {
 	s := m.Snapshot()
@@ -1126,7 +1127,7 @@ func TestInstance(t *testing.T) {
 	if got.Respawns != 1 || got.LastExit == nil || got.LastExit.Who != daemon {
 		t.Errorf("respawns %d, last exit %v; want 1, of process 10", got.Respawns, got.LastExit)
 	}
-	got.Gen, got.Respawns, got.LastExit = want.Gen, 0, nil
+	got.Gen, got.Respawns, got.Respawned, got.LastExit = want.Gen, 0, want.Respawned, nil
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("second instance\n got %+v\nwant %+v", got, want)
 	}

@@ -77,6 +77,8 @@ type Policy struct {
 	OnErrno        Effect
 	OnPaused       Effect // Ignore or NotReady
 	OnUnknown      Unknown
+
+	Respawn Respawn
 }
 
 // DefaultPolicy is the policy of a service for which nothing is configured.
@@ -87,5 +89,9 @@ func DefaultPolicy() Policy {
 		StopTimeout:   90 * time.Second,
 		OnErrno:       NotReady,
 		OnPaused:      NotReady,
+		Respawn: Respawn{
+			Limit: 10, Interval: 5 * time.Minute,
+			Delay: 100 * time.Millisecond, MaxDelay: 30 * time.Second,
+		},
 	}
 }

@@ -31,9 +31,12 @@ type Snapshot struct {
 
 	StopSaid  bool // stopping because the daemon said so
 	Seen      Seen
-	Respawns  int
-	LimitHit  bool // more respawns than the limit allows
-	Unknown   bool // podnotify may have missed what the daemon said
+	Respawns  int        // instances after the first, since RESTART_RESET=1
+	Respawned [whys]int  // what they were owed to
+	RespawnAt time.Time  // when the next one is due; zero: none is
+	Reload    ReloadInfo // the last reload that podnotify asked for
+	LimitHit  bool       // more respawns than the limit allows
+	Unknown   bool       // podnotify may have missed what the daemon said
 	LastExit  *LastExit
 	Deniable  bool // whether a signal is permitted has been tried at all
 	Forbidden bool // the kernel refuses us signals to the main process
@@ -42,11 +45,18 @@ type Snapshot struct {
 	Facts Facts
 }
 
+// ReloadInfo tells how far a reload has come that podnotify asked for.
+type ReloadInfo struct {
+	Asked uint64 // CLOCK_MONOTONIC in microseconds; 0: never
+	Began bool   // the daemon said RELOADING=1 since
+	Done  bool   // and READY=1 after it
+}
+
 // Seen counts what an instance did before it was ready, so that a start that
 // takes too long can be explained.
 type Seen struct {
 	Stops    int // processes of the service seen stopped
-	Forks    int // processes of the service seen besides the main process
+	Forks    int // processes of the service seen besides the main process; in run, forks followed
 	Statuses int // STATUS= and the other words that are not readiness
 	Readies  int // READY=1 where it is not what is waited for
 	Ignored  int // phase words ignored: from a replaced process, or after stopping
