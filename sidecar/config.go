@@ -3,7 +3,6 @@ package sidecar
 import (
 	"io/fs"
 	"regexp"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,17 +58,5 @@ type Config struct {
 
 	Gate string // gate.tcp: host:port, empty: none
 
-	Respawn    Respawn
 	FDStoreMax int
-}
-
-// Respawn is what happens when the main process ended or has to.
-type Respawn struct {
-	Mode       string // platform, signal, exec, pod, containerd
-	When       string // never, on-failure, always
-	NormalExit []string
-	Limit      int           // respawns within Interval
-	Interval   time.Duration // 0: no limit
-	Delay      time.Duration // before the first respawn; doubles up to MaxDelay
-	MaxDelay   time.Duration
 }

@@ -2,9 +2,12 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -78,8 +81,8 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 		}
 	}
 	if to == lifecycle.Gone && s.dep.Gone != nil && snap.LastExit != nil {
-		x := *snap.LastExit
-		s.queue.add(func() { s.dep.Gone(x) })
+		x, again := *snap.LastExit, s.m.ComesBack()
+		s.queue.add(func() { s.dep.Gone(x, again) })
 	}
 	if snap.Main != (lifecycle.ProcID{}) {
 		args = append(args, "pid", snap.Main.PID)
@@ -89,11 +92,34 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 
 // act starts what the machine asks for. The lock is held.
 func (s *Service) act(a lifecycle.Action) {
+	switch a.Kind {
+	case lifecycle.Start:
+		if s.dep.Start != nil {
+			s.queue.add(s.dep.Start)
+		}
+		return
+	case lifecycle.RestartPod:
+		s.say(slog.LevelWarn, "asking for a restart of the pod", "because", "respawn.mode is pod")
+		if s.dep.RestartPod != nil {
+			s.queue.add(s.dep.RestartPod)
+		}
+		return
+	case lifecycle.RestartContainer:
+		s.restartContainer(a.Who)
+		return
+	}
 	p := s.find(a.Who)
 	if p == nil {
 		return
 	}
 	switch a.Kind {
+	case lifecycle.Terminate:
+		s.signal(p, s.cfg.KillSignal)
+	case lifecycle.Abort:
+		s.say(slog.LevelWarn, "daemon missed its watchdog, respawning it", "pid", p.id.PID)
+		s.signal(p, s.cfg.WatchdogSignal)
+	case lifecycle.Knock:
+		s.knock(a.Who)
 	case lifecycle.Hold:
 		s.watch(p)
 	case lifecycle.Continue:
@@ -140,3 +166,62 @@ func (s *Service) sample(p *person) {
 }
 
 func (s *Service) uid() int { return os.Geteuid() }
+
+// restartContainer ends the entry process of the container whose main process
+// has ended, if it lives on: the platform then restarts the container.
+func (s *Service) restartContainer(main lifecycle.ProcID) {
+	if s.entry.PID == 0 || lifecycle.ProcID(s.entry) == main {
+		return
+	}
+	h, err := s.dep.FS.OpenID(s.entry)
+	if err != nil {
+		return // it has ended, too
+	}
+	s.say(slog.LevelInfo, "ending the container's entry process", "pid", s.entry.PID)
+	s.ends.Go(func() {
+		defer h.Close()
+		if err := h.Signal(s.cfg.KillSignal); err != nil {
+			s.log.Warn("container not ended", "error", err)
+			return
+		}
+		ctx, cancel := s.life, context.CancelFunc(func() {})
+		if d := s.cfg.Policy.StopTimeout; d > 0 {
+			ctx, cancel = context.WithTimeout(ctx, d)
+		}
+		defer cancel()
+		if errors.Is(h.Wait(ctx), context.DeadlineExceeded) {
+			_ = h.Signal(unix.SIGKILL) // it was allowed the first signal
+		}
+	})
+}
+
+// knock tries the gate until it accepts once, for as long as who is the main
+// process.
+func (s *Service) knock(who lifecycle.ProcID) {
+	if s.gate != nil {
+		s.gate()
+	}
+	ctx, cancel := context.WithCancel(s.life)
+	s.gate = cancel
+	s.ends.Go(func() {
+		defer cancel()
+		dialer := net.Dialer{Timeout: time.Second}
+		for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+			if c, err := dialer.DialContext(ctx, "tcp", s.cfg.Gate); err == nil {
+				c.Close()
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if !s.closed {
+					s.apply(lifecycle.Event{Kind: lifecycle.Opened, Who: who})
+					s.settle()
+				}
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+	})
+}

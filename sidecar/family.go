@@ -1,10 +1,15 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -21,6 +26,9 @@ type Family struct {
 	sampler *stopwatch.Sampler
 	newest  *proc.Newest
 	service *Service
+
+	mu    sync.Mutex
+	depth map[proc.ID]int // how many forks our children are away from CMD
 }
 
 // NewFamily returns the family of this process.
@@ -44,7 +52,71 @@ func (f *Family) Deps(log *slog.Logger) Deps {
 func (f *Family) Join(s *Service) { f.service = s }
 
 // Begin names the process that was started.
-func (f *Family) Begin(pid int) { f.cmd.Store(int64(pid)) }
+func (f *Family) Begin(pid int) {
+	f.cmd.Store(int64(pid))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.depth = map[proc.ID]int{}
+	if st, err := f.fs.Stat(pid); err == nil {
+		f.depth[st.ID()] = 0
+	}
+}
+
+// Observe takes what waitid told of a child. Before the end of a process that
+// went into the background is told to the service, those it left behind are:
+// one of them is the daemon. At its end they became our children; nobody had to
+// trace it (fork and daemon of upstart need ptrace, and a wrong count wedges it).
+func (f *Family) Observe(t stopwatch.Transition) {
+	if t.Kind == stopwatch.Ended {
+		for _, o := range f.orphans(t.Who) {
+			f.service.Forked(o.ID(), o.forks)
+		}
+	}
+	f.service.Observe(t)
+}
+
+// Start implements supervise.Service, as the methods below do.
+func (f *Family) Start(start func() (*proc.Handle, error)) error { return f.service.Start(start) }
+
+// StopAsked implements supervise.Service.
+func (f *Family) StopAsked(kill bool) { f.service.StopAsked(kill) }
+
+// Signal implements supervise.Service.
+func (f *Family) Signal(sig unix.Signal) error { return f.service.Signal(sig) }
+
+type orphan struct {
+	proc.Stat
+	forks int
+}
+
+// orphans lists, oldest first, what a child that ended left behind.
+func (f *Family) orphans(ended proc.ID) []orphan {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	forks, ok := f.depth[ended]
+	if !ok {
+		return nil
+	}
+	delete(f.depth, ended)
+	table, err := f.fs.Table()
+	if err != nil {
+		return nil
+	}
+	var out []orphan
+	for _, st := range table {
+		if _, known := f.depth[st.ID()]; st.PPID == f.self && !known && st.ID() != ended && !st.State.Dead() {
+			f.depth[st.ID()] = forks + 1
+			out = append(out, orphan{st, forks + 1})
+		}
+	}
+	slices.SortFunc(out, func(a, b orphan) int {
+		if a.Start != b.Start {
+			return cmp.Compare(a.Start, b.Start)
+		}
+		return cmp.Compare(a.PID, b.PID)
+	})
+	return out
+}
 
 // Run looks for stops of descendants that are not our children, while one is
 // owed, until ctx is done. Our children's stops are told by waitid.

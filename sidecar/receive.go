@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -190,10 +191,11 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 		s.reelect(who)
 	}
 	named := false
-	if m.Flags&notify.FlagMainPIDFD != 0 {
-		s.warn("mainpidfd", "MAINPIDFD=1 is not understood by this version; MAINPID in the same datagram is ignored, as systemd does")
+	if m.Has(notify.FlagMainPIDFD) {
+		named = s.mainPIDFD(p)
 	} else if v, ok := m.Value(notify.KeyMainPID); ok {
-		named = s.mainPID(v, who, p.From.UID)
+		id, hasID := m.Value(notify.KeyMainPIDFDID)
+		named = s.mainPID(v, id, hasID, who, p.From.UID)
 	}
 	if bad := news(m, who.id, named, s.give); bad != 0 {
 		s.spoilt(bad)
@@ -207,6 +209,7 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 	if m.Unknown() > 0 {
 		s.unknown(m)
 	}
+	s.storeFDs(p)
 	if len(p.FDs) > 0 {
 		s.dropped["descriptors"] += uint64(len(p.FDs)) // closed, and counted
 	}
@@ -254,10 +257,21 @@ func news(m *notify.Message, who lifecycle.ProcID, named bool, apply func(lifecy
 	switch {
 	case m.Has(notify.FlagStopping):
 		apply(lifecycle.Event{Kind: lifecycle.StopWord, Who: who, Named: named})
-	case m.Has(notify.FlagReady):
+	case m.Has(notify.FlagReady) && !m.Has(notify.FlagReloading):
 		apply(lifecycle.Event{Kind: lifecycle.ReadyWord, Who: who, Named: named})
 	case m.Has(notify.FlagReloading):
-		apply(lifecycle.Event{Kind: lifecycle.Reload, Who: who, Named: named})
+		var at int64 // when it began, if it says so
+		if v, ok := m.Value(notify.KeyMonotonicUsec); ok {
+			if n, err := notify.ParseUint(v); err == nil && n <= math.MaxInt64 {
+				at = int64(n)
+			} else {
+				bad |= 1 << notify.KeyMonotonicUsec
+			}
+		}
+		apply(lifecycle.Event{Kind: lifecycle.Reload, Who: who, Named: named, Number: at})
+		if m.Has(notify.FlagReady) { // reloaded at once
+			apply(lifecycle.Event{Kind: lifecycle.ReadyWord, Who: who, Named: named})
+		}
 	}
 	if v, ok := m.Value(notify.KeyStatus); ok {
 		apply(lifecycle.Event{Kind: lifecycle.Status, Who: who, Text: v})
@@ -385,13 +399,13 @@ func (s *Service) reelect(who person) {
 
 // mainPID is MAINPID=: the number is the sender's, in its own PID namespace.
 // It reports whether the main process is now the one named.
-func (s *Service) mainPID(v []byte, who person, uid uint32) bool {
+func (s *Service) mainPID(v, inode []byte, hasInode bool, who person, uid uint32) bool {
 	n, err := notify.ParsePID(v)
 	if err != nil {
 		s.bad("MAINPID")
 		return false
 	}
-	if s.main != nil && n == s.main.id.PID && n == s.facts.InnerPID && !s.main.h.Ended() {
+	if s.main != nil && n == s.main.id.PID && n == s.facts.InnerPID && !hasInode && !s.main.h.Ended() {
 		return true
 	}
 	if who.id.PID == 0 && who.h != nil {
@@ -399,18 +413,63 @@ func (s *Service) mainPID(v []byte, who person, uid uint32) bool {
 		return false
 	}
 	p, err := s.named1(n, who, uid)
+	if err == nil && hasInode {
+		err = sameInode(p, inode)
+	}
 	if err != nil {
 		s.bad("MAINPID")
 		s.warn("mainpid", fmt.Sprintf("MAINPID=%d is ignored: %v", n, err))
 		return false
 	}
-	if p == s.main {
-		s.elected = false
-		return true
+	return s.nameMain(p)
+}
+
+// sameInode is the guard against pid reuse that MAINPIDFDID gives: the inode of
+// the process's pidfd. Before Linux 6.9 there is nothing to compare it with.
+func sameInode(p *person, inode []byte) error {
+	n, err := notify.ParseUint(inode)
+	if err != nil {
+		return errors.New("its MAINPIDFDID is no number")
 	}
+	if ino := p.h.Inode(); ino != 0 && ino != n {
+		return proc.ErrReused
+	}
+	return nil
+}
+
+// mainPIDFD is MAINPIDFD=1: the one descriptor attached is a pidfd of the main
+// process. It is taken, so FDSTORE=1 in the same datagram finds nothing; with
+// none or more than one, nothing is done and MAINPID is not consulted either.
+func (s *Service) mainPIDFD(p *notify.Packet) bool {
+	if len(p.FDs) != 1 {
+		s.bad("MAINPIDFD")
+		return false
+	}
+	h, err := s.dep.FS.FromPidfd(p.TakeFDs()[0], 0)
+	if err == nil && (h.Ended() || h.ID().PID <= 1 || h.ID().PID == unix.Getpid()) {
+		h.Close()
+		err = errNotMember
+	}
+	if err != nil {
+		s.bad("MAINPIDFD")
+		s.warn("mainpid", fmt.Sprintf("MAINPIDFD=1 is ignored: %v", err))
+		return false
+	}
+	q := s.meet(h.ID().PID, h)
+	if !s.isMember(q) && (s.access != AccessAny || p.From.UID != 0) {
+		s.bad("MAINPIDFD")
+		s.warn("mainpid", fmt.Sprintf("MAINPIDFD=1 is ignored: %v", errNotMember))
+		return false
+	}
+	return s.nameMain(q)
+}
+
+func (s *Service) nameMain(p *person) bool {
 	s.elected = false
-	s.apply(lifecycle.Event{Kind: lifecycle.MainPID, Who: p.id})
-	s.setMain(s.m.Main())
+	if p != s.main {
+		s.apply(lifecycle.Event{Kind: lifecycle.MainPID, Who: p.id})
+		s.setMain(s.m.Main())
+	}
 	return true
 }
 

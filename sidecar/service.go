@@ -68,8 +68,13 @@ type Deps struct {
 	// Parent says that podnotify is the daemon's parent (run): what it hears of
 	// ends and stops is exact.
 	Parent bool
-	// Gone is called, in order and by nobody's lock, when a main process ended.
-	Gone func(lifecycle.LastExit)
+	// Gone is called, in order and under nobody's lock, when a main process ended;
+	// with again, Start will be called in time.
+	Gone func(x lifecycle.LastExit, again bool)
+	// Start is called likewise when the daemon is to be started again.
+	Start func()
+	// RestartPod is called likewise when the whole pod is to be restarted.
+	RestartPod func()
 	// Awaiting is called when the service begins or ceases to wait for a process
 	// or a stop. It must not call back.
 	Awaiting func(bool)
@@ -82,7 +87,8 @@ type Service struct {
 	ln   *notify.Listener
 	log  *slog.Logger
 	now  func() time.Time
-	done chan struct{} // closed by Close
+	life context.Context // ends with Close
+	end  context.CancelFunc
 
 	stale atomic.Bool
 	snap  atomic.Pointer[lifecycle.Snapshot]
@@ -109,7 +115,11 @@ type Service struct {
 	dropped  map[string]uint64
 	named    map[string]bool // what the log has named already
 	closed   bool
+	filing   bool   // the PID file is being looked for
+	begun    uint64 // when this instance's first process started, in clock ticks
 	queue    effects
+	store    *fdStore
+	gate     context.CancelFunc    // ends the knocking at the gate
 	give     func(lifecycle.Event) // apply, as a value made once
 	ends     sync.WaitGroup
 }
@@ -139,17 +149,18 @@ func newService(cfg Config, dep Deps) *Service {
 	s := &Service{
 		cfg: cfg, dep: dep, now: time.Now,
 		log:     dep.Log.With("service", cfg.Name),
-		done:    make(chan struct{}),
 		m:       lifecycle.New(cfg.Policy),
 		access:  cfg.Access,
 		people:  map[int]*person{},
 		dropped: map[string]uint64{},
 		named:   map[string]bool{},
 	}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.facts.Transitions = map[[2]lifecycle.Phase]uint64{}
 	s.facts.UnknownKeys = map[string]uint64{}
 	s.queue.init()
 	s.give = s.apply
+	s.store = newFDStore(cfg.FDStoreMax)
 	s.stale.Store(true)
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
@@ -181,7 +192,7 @@ func (s *Service) Healthy() error {
 // that news brings with it. An error of the socket ends it.
 func (s *Service) Serve(ctx context.Context) error {
 	var work sync.WaitGroup
-	work.Go(func() { s.queue.run(s.done) })
+	work.Go(func() { s.queue.run(s.life.Done()) })
 	defer work.Wait()
 	defer s.Close()
 	s.listening(true)
@@ -221,7 +232,7 @@ func (s *Service) Close() {
 		return
 	}
 	s.closed = true
-	close(s.done)
+	s.end()
 	s.timer.Stop()
 	s.eye.Store(nil)
 	if s.awaiting && s.dep.Awaiting != nil {
@@ -235,6 +246,7 @@ func (s *Service) Close() {
 		s.ln.Close()
 	}
 	s.ends.Wait()
+	s.store.close()
 }
 
 // drain applies what is queued on the socket. The lock is held.
@@ -263,6 +275,7 @@ func (s *Service) apply(e lifecycle.Event) {
 		s.transition(from, to, e)
 		if from == lifecycle.Absent || from == lifecycle.Gone {
 			s.access = s.cfg.Access // NOTIFYACCESS= was the last instance's
+			s.begun = s.m.Main().Start
 		}
 		if to == lifecycle.Ready && s.main != nil {
 			// It may have changed its command line (exec) and its uid since.
@@ -289,6 +302,7 @@ func (s *Service) settle() {
 		s.armed = d
 		s.timer.Reset(d.Sub(s.now()))
 	}
+	s.watchPIDFile()
 	a := s.awaits()
 	if !a && s.sampled > 0 && !s.m.Halted() {
 		s.unwatch()
@@ -510,6 +524,73 @@ func (s *Service) StopAsked(kill bool) {
 		e.Number = 1
 	}
 	s.apply(e)
+	s.settle()
+}
+
+// Stop asks the main process to end, by signals.kill, and kills it after the stop
+// time-out. It is not respawned.
+func (s *Service) Stop() error {
+	if s.eye.Load() == nil {
+		return fmt.Errorf("cannot stop service %s: it has no main process", s.cfg.Name)
+	}
+	s.StopAsked(true)
+	return s.Signal(s.cfg.KillSignal)
+}
+
+// Kill sends a signal to the main process. One that usually ends a process is
+// announced first.
+func (s *Service) Kill(sig unix.Signal) error {
+	if s.eye.Load() == nil {
+		return fmt.Errorf("cannot signal service %s: it has no main process", s.cfg.Name)
+	}
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGKILL, s.cfg.KillSignal:
+		s.StopAsked(false)
+	}
+	return s.Signal(sig)
+}
+
+// Reload sends signals.reload to the main process.
+func (s *Service) Reload() error {
+	if s.cfg.ReloadSignal == 0 {
+		return fmt.Errorf("cannot reload service %s: signals.reload is not set; set it, to HUP for most daemons", s.cfg.Name)
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("cannot reload service %s: %w", s.cfg.Name, err)
+	}
+	s.mu.Lock()
+	s.catchUp()
+	s.apply(lifecycle.Event{Kind: lifecycle.ReloadAsked, Number: now.Nano() / 1000})
+	s.settle()
+	s.mu.Unlock()
+	return s.Signal(s.cfg.ReloadSignal)
+}
+
+// Respawn ends the main process so that it is started again: by us where we
+// started it, else by the platform.
+func (s *Service) Respawn() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.catchUp()
+	if s.m.Main() == (lifecycle.ProcID{}) && s.cfg.Policy.Respawn.Mode != lifecycle.RespawnExec {
+		return fmt.Errorf("cannot respawn service %s: it has no main process", s.cfg.Name)
+	}
+	s.apply(lifecycle.Event{Kind: lifecycle.RespawnAsked})
+	s.settle()
+	return nil
+}
+
+// Forked tells of a process that its parent left behind, forks away from CMD.
+func (s *Service) Forked(id proc.ID, forks int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.catchUp()
+	s.meetID(id)
+	s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(id), Number: int64(forks)})
 	s.settle()
 }
 

@@ -4,8 +4,13 @@
 // that wires the parts together.
 package main
 
-import "os"
+import (
+	"os"
+
+	"github.com/podnotify/podnotify/internal/supervise"
+)
 
 func main() {
+	supervise.Main() // between fork and exec of a daemon, this is not podnotify
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
 }

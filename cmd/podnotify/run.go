@@ -46,15 +46,11 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	}
 	defer a.close()
 
-	gone := make(chan proc.Exit, 1)
+	gone, start := make(chan supervise.Gone, 4), make(chan struct{}, 4)
 	deps := family.Deps(log)
 	var service *sidecar.Service
-	deps.Gone = func(x lifecycle.LastExit) {
-		select {
-		case gone <- told(service, x):
-		default: // a descendant that named itself too late: run is ending
-		}
-	}
+	deps.Gone = func(x lifecycle.LastExit, again bool) { gone <- supervise.Gone{Exit: told(service, x), Again: again} }
+	deps.Start = func() { start <- struct{}{} }
 	if service, err = sidecar.New(c, deps); err != nil {
 		return 1, err
 	}
@@ -66,8 +62,9 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)
 	daemon, err := supervise.Start(supervise.Config{
-		Args: command, Env: environment(environ, c, service.Env()), KillSignal: c.KillSignal, StopTimeout: c.Policy.StopTimeout, Log: log,
-	}, service, family.Begin)
+		Args: command, Env: environment(environ, c, service.Env()), KillSignal: c.KillSignal, StopTimeout: c.Policy.StopTimeout,
+		Stored: service.Stored, Begun: family.Begin, Log: log,
+	}, family)
 	if err != nil {
 		return 1, err
 	}
@@ -78,8 +75,12 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	code := 1
 	g.Go(func() error {
 		defer end()
-		exit, err := daemon.Run(ctx, gone)
+		exit, err := daemon.Run(ctx, gone, start)
 		code = exit.Status()
+		if snap := service.Look(); err == nil && snap.LimitHit {
+			log.Error("respawned too fast, stopped", "respawns", snap.Respawns)
+			code = max(code, 1)
+		}
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -123,9 +124,12 @@ func environment(environ []string, c sidecar.Config, socket string) []string {
 		}
 	default:
 		job = ""
-		if c.Policy.Watchdog > 0 { // or nobody would hear the pings
+		if c.Policy.Watchdog > 0 || c.FDStoreMax > 0 { // or nobody would hear the pings
 			out = append(out, "NOTIFY_SOCKET="+socket)
 		}
+	}
+	if c.FDStoreMax > 0 {
+		out = append(out, "FDSTORE="+strconv.Itoa(c.FDStoreMax))
 	}
 	if job != "" {
 		out = append(out, "UPSTART_JOB="+job)

@@ -346,9 +346,9 @@ func (l *loader) check(s *service, values layers) {
 		fail("policy.unknown", "no signal to reload is named", "set signals.reload; HUP ends some daemons")
 	}
 	switch {
-	case s.Respawn.Mode == "exec" && l.mode != Run:
+	case s.Policy.Respawn.Mode == lifecycle.RespawnExec && l.mode != Run:
 		fail("respawn.mode", "only who has started the daemon can start it again", "use podnotify run")
-	case s.Respawn.Mode == "containerd":
+	case s.Policy.Respawn.Mode == lifecycle.RespawnContainerd:
 		fail("respawn.mode", "only podnotify-node speaks with containerd", "use podnotify-node")
 	}
 }

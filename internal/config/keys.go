@@ -126,19 +126,19 @@ var serviceKeys = []key[sidecar.Config]{
 		into(readSignal, func(s *sidecar.Config) *unix.Signal { return &s.ReloadSignal })},
 
 	{"respawn.mode", "platform", "HOW", "who starts it again: platform, signal, exec, pod or containerd",
-		word(func(s *sidecar.Config) *string { return &s.Respawn.Mode }, "platform", "signal", "exec", "pod", "containerd")},
+		choice(func(s *sidecar.Config, i int) { s.Policy.Respawn.Mode = lifecycle.RespawnMode(i) }, "platform", "signal", "exec", "pod", "containerd")},
 	{"respawn.when", "on-failure", "WHEN", "never, on-failure or always",
-		word(func(s *sidecar.Config) *string { return &s.Respawn.When }, "never", "on-failure", "always")},
+		choice(func(s *sidecar.Config, i int) { s.Policy.Respawn.When = lifecycle.RespawnWhen(i) }, "on-failure", "never", "always")},
 	{"respawn.normal-exit", "", "LIST", "exit codes and signals that are no failure, with commas between them",
-		into(readExits, func(s *sidecar.Config) *[]string { return &s.Respawn.NormalExit })},
+		into(readExits, func(s *sidecar.Config) *[]lifecycle.Exit { return &s.Policy.Respawn.Normal })},
 	{"respawn.limit", "10", "COUNT", "respawns within respawn.interval",
-		into(readCount, func(s *sidecar.Config) *int { return &s.Respawn.Limit })},
+		into(readCount, func(s *sidecar.Config) *int { return &s.Policy.Respawn.Limit })},
 	{"respawn.interval", "5m", "DURATION", "see respawn.limit; 0: no limit",
-		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Respawn.Interval })},
+		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Policy.Respawn.Interval })},
 	{"respawn.delay", "100ms", "DURATION", "before the first respawn; doubles",
-		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Respawn.Delay })},
+		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Policy.Respawn.Delay })},
 	{"respawn.max-delay", "30s", "DURATION", "where the doubling ends",
-		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Respawn.MaxDelay })},
+		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Policy.Respawn.MaxDelay })},
 
 	{"fdstore.max", "0", "COUNT", "descriptors kept for the service",
 		into(readCount, func(s *sidecar.Config) *int { return &s.FDStoreMax })},
@@ -165,11 +165,6 @@ func choice[T any](store func(t *T, i int), words ...string) func(*T, string) *f
 		store(t, i)
 		return nil
 	}
-}
-
-// word is choice for a field that holds the word itself.
-func word[T any](field func(*T) *string, words ...string) func(*T, string) *fault {
-	return choice(func(t *T, i int) { *field(t) = words[i] }, words...)
 }
 
 // effect is choice for what a fact does to the answers.

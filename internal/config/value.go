@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
 // Every value is text until one of these has read it, wherever it came from: so
@@ -138,24 +140,23 @@ const (
 	maxSignal     = 64
 )
 
-// readExits reads exit codes and names of signals, normalised: 0, 143, TERM.
-func readExits(s string) ([]string, *fault) {
-	var out []string
+// readExits reads exit codes and names of signals: 0, 143, TERM.
+func readExits(s string) ([]lifecycle.Exit, *fault) {
+	var out []lifecycle.Exit
 	for _, item := range strings.Split(s, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
 			continue
 		}
 		if n, err := strconv.ParseUint(item, 10, 8); err == nil {
-			out = append(out, strconv.FormatUint(n, 10))
+			out = append(out, lifecycle.Exit{Known: true, Code: int(n)})
 			continue
 		}
 		sig, bad := readSignal(item)
-		name := unix.SignalName(sig)
-		if bad != nil || name == "" {
+		if bad != nil || sig == 0 {
 			return nil, &fault{strconv.Quote(item) + " is neither an exit code nor a signal", "write codes from 0 to 255 and names like TERM"}
 		}
-		out = append(out, strings.TrimPrefix(name, "SIG"))
+		out = append(out, lifecycle.Exit{Known: true, Signal: int(sig)})
 	}
 	return out, nil
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -62,22 +64,36 @@ type Config struct {
 	Env         []string
 	KillSignal  unix.Signal   // sent for SIGTERM
 	StopTimeout time.Duration // for what the daemon leaves behind; 0: none
-	Log         *slog.Logger
+	// Stored returns the descriptors that a start hands to the daemon, and their
+	// names; nil: there are none.
+	Stored func() (fds []int, names string)
+	Begun  func(pid int) // is called when CMD was started, before anything is heard of it
+	Log    *slog.Logger
 }
 
 // Daemon is a started daemon.
 type Daemon struct {
 	cfg     Config
+	path    string
 	service Service
 	signals chan os.Signal
 	pid     int
 	reaped  chan struct{} // closed when no children are left
+	failed  chan error    // of the waiter
+	idle    bool          // between two instances
+	quit    bool          // a termination came meanwhile
+}
+
+// Gone is the end of a main process.
+type Gone struct {
+	Exit  proc.Exit
+	Again bool // it will be started again
 }
 
 // Start starts the daemon in a process group of its own, so that what a terminal
 // sends to ours reaches it once, from us. If we were in the foreground of a
 // terminal, it is from now on.
-func Start(cfg Config, service Service, begun func(pid int)) (*Daemon, error) {
+func Start(cfg Config, service Service) (*Daemon, error) {
 	path, err := exec.LookPath(cfg.Args[0])
 	if err != nil {
 		if e := (*exec.Error)(nil); errors.As(err, &e) {
@@ -89,35 +105,61 @@ func Start(cfg Config, service Service, begun func(pid int)) (*Daemon, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a subreaper: %w", err)
 	}
-	d := &Daemon{cfg: cfg, service: service, signals: make(chan os.Signal, 64), reaped: make(chan struct{})}
+	d := &Daemon{cfg: cfg, path: path, service: service, signals: make(chan os.Signal, 64), failed: make(chan error, 1)}
 	signal.Notify(d.signals, handedOn()...)
-	fd := -1
-	attr := &os.ProcAttr{
-		Env:   cfg.Env,
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
-	}
-	if foreground() {
-		attr.Sys.Setpgid, attr.Sys.Foreground, attr.Sys.Ctty = false, true, 0
-	}
-	err = service.Start(func() (*proc.Handle, error) {
-		p, err := os.StartProcess(path, cfg.Args, attr)
-		if err != nil {
-			return nil, &StartError{cfg.Args[0], errors.Unwrap(err)}
-		}
-		d.pid = p.Pid
-		begun(d.pid)
-		p.Release()
-		if fd < 0 { // before Linux 5.4
-			return proc.Proc.Open(d.pid)
-		}
-		return proc.Proc.FromPidfd(fd, d.pid)
-	})
-	if err != nil {
+	if err := d.start(foreground()); err != nil {
 		signal.Stop(d.signals)
 		return nil, err
 	}
 	return d, nil
+}
+
+// start starts CMD, and waits for it and its orphans in the background.
+func (d *Daemon) start(foreground bool) error {
+	fd := -1
+	attr := &syscall.ProcAttr{
+		Env:   d.cfg.Env,
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
+	}
+	if foreground {
+		attr.Sys.Setpgid, attr.Sys.Foreground, attr.Sys.Ctty = false, true, 0
+	}
+	path, args := d.path, d.cfg.Args
+	if d.cfg.Stored != nil {
+		if fds, names := d.cfg.Stored(); len(fds) > 0 {
+			for _, fd := range fds {
+				attr.Files = append(attr.Files, uintptr(fd))
+			}
+			attr.Env = append(slices.Clone(attr.Env), "LISTEN_FDS="+strconv.Itoa(len(fds)), "LISTEN_FDNAMES="+names)
+			path, args = listener(path, args)
+		}
+	}
+	err := d.service.Start(func() (*proc.Handle, error) {
+		pid, err := syscall.ForkExec(path, args, attr)
+		if err != nil {
+			return nil, &StartError{d.cfg.Args[0], err}
+		}
+		d.pid = pid
+		d.cfg.Begun(pid)
+		if fd < 0 { // before Linux 5.4
+			return proc.Proc.Open(pid)
+		}
+		return proc.Proc.FromPidfd(fd, pid)
+	})
+	if err != nil {
+		return err
+	}
+	d.idle = false
+	reaped := make(chan struct{})
+	d.reaped = reaped
+	go func() {
+		defer close(reaped)
+		if err := stopwatch.NewWaiter(proc.Proc, d.service.Observe).Run(); err != nil {
+			d.failed <- err
+		}
+	}()
+	return nil
 }
 
 // foreground reports whether we are in the foreground of the terminal on our
@@ -150,28 +192,33 @@ func handedOn() []os.Signal {
 // PID is the process started.
 func (d *Daemon) PID() int { return d.pid }
 
-// Run supervises until the main process has ended, as gone tells, and all that
-// it left behind has, too. It returns how the main process ended.
-func (d *Daemon) Run(ctx context.Context, gone <-chan proc.Exit) (proc.Exit, error) {
+// Run supervises until the main process has ended for good, as gone tells, and
+// all that it left behind has, too. It returns how the last one ended. start is
+// when one that is to be started again is due.
+func (d *Daemon) Run(ctx context.Context, gone <-chan Gone, start <-chan struct{}) (proc.Exit, error) {
 	defer signal.Stop(d.signals)
-	failed := make(chan error, 1)
-	go func() {
-		defer close(d.reaped)
-		if err := stopwatch.NewWaiter(proc.Proc, d.service.Observe).Run(); err != nil {
-			failed <- err
-		}
-	}()
+	var last proc.Exit
 	for {
 		select {
 		case sig := <-d.signals:
 			d.handOn(sig.(syscall.Signal))
-		case exit := <-gone:
-			d.clear()
-			return exit, nil
-		case err := <-failed:
-			return proc.Exit{}, err
+		case g := <-gone:
+			last, d.idle = g.Exit, true
+			d.clear() // also before the next instance: it is not to meet the last one's children
+			if !g.Again {
+				return last, nil
+			}
+		case <-start:
+			if err := d.start(false); err != nil {
+				return last, err
+			}
+		case err := <-d.failed:
+			return last, err
 		case <-ctx.Done():
-			return proc.Exit{}, context.Cause(ctx)
+			return last, context.Cause(ctx)
+		}
+		if d.quit {
+			return last, nil
 		}
 	}
 }
@@ -179,6 +226,10 @@ func (d *Daemon) Run(ctx context.Context, gone <-chan proc.Exit) (proc.Exit, err
 // handOn sends a signal on to the main process. A termination is announced
 // first, so that a daemon that says nothing about it is not ready meanwhile.
 func (d *Daemon) handOn(sig syscall.Signal) {
+	if d.idle {
+		d.quit = terminates(sig)
+		return
+	}
 	to := sig
 	switch sig {
 	case unix.SIGTERM:
@@ -190,6 +241,10 @@ func (d *Daemon) handOn(sig syscall.Signal) {
 	if err := d.service.Signal(to); err != nil {
 		d.cfg.Log.Warn("signal not handed on", "signal", unix.SignalName(sig), "error", err)
 	}
+}
+
+func terminates(sig os.Signal) bool {
+	return sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT
 }
 
 // clear ends what the daemon left behind: TERM, and KILL after the stop
@@ -207,7 +262,8 @@ func (d *Daemon) clear() {
 		case <-d.reaped:
 			return
 		case sig := <-d.signals:
-			if sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT {
+			if terminates(sig) {
+				d.quit = true
 				d.all(sig.(syscall.Signal))
 			}
 		case <-late:

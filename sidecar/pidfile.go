@@ -1,0 +1,126 @@
+package sidecar
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/notify"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// A PID file is looked at this often while it is waited for, and less often
+// after ten seconds.
+const (
+	pidFileFast = 10 * time.Millisecond
+	pidFileSlow = 100 * time.Millisecond
+)
+
+// watchPIDFile looks for the PID file while the service waits for it. The lock
+// is held.
+func (s *Service) watchPIDFile() {
+	if s.cfg.Policy.Expect != lifecycle.ExpectPIDFile || s.filing || !s.awaitsPIDFile() {
+		return
+	}
+	s.filing = true
+	s.ends.Go(func() {
+		for began := time.Now(); ; {
+			wait := pidFileFast
+			if time.Since(began) > 10*time.Second {
+				wait = pidFileSlow
+			}
+			select {
+			case <-s.life.Done():
+				return
+			case <-time.After(wait):
+			}
+			if !s.readPIDFile() {
+				return
+			}
+		}
+	})
+}
+
+func (s *Service) awaitsPIDFile() bool {
+	switch s.m.Phase() {
+	case lifecycle.Absent, lifecycle.Starting, lifecycle.Gone:
+		return true
+	}
+	return false
+}
+
+// readPIDFile reports whether the file is still waited for.
+func (s *Service) readPIDFile() bool {
+	pid, err := s.pidFile()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.awaitsPIDFile() {
+		s.filing = false
+		return false
+	}
+	s.catchUp()
+	if err == nil {
+		err = s.adoptPIDFile(pid)
+	}
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			s.warn("pidfile", fmt.Sprintf("the PID file %s is not believed: %v", s.cfg.PIDFile, err))
+		}
+		return true
+	}
+	s.filing = false
+	s.settle()
+	return false
+}
+
+// pidFile reads the number. The file may lie in the daemon's own file system.
+func (s *Service) pidFile() (int, error) {
+	b, err := os.ReadFile(s.cfg.PIDFile)
+	if errors.Is(err, os.ErrNotExist) {
+		s.mu.Lock()
+		entry := s.entry.PID
+		s.mu.Unlock()
+		if entry != 0 {
+			if in, e := os.ReadFile("/proc/" + strconv.Itoa(entry) + "/root" + s.cfg.PIDFile); e == nil {
+				b, err = in, nil
+			}
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	pid, err := notify.ParsePID(bytes.TrimSpace(line))
+	if err != nil {
+		return 0, fmt.Errorf("%q is no process number", bytes.TrimSpace(line))
+	}
+	return pid, nil
+}
+
+// adoptPIDFile takes the process that a PID file names, if it can be the
+// service's: alive, one of its processes, and younger than its start. A file
+// that was left over from before names nobody, or somebody else.
+func (s *Service) adoptPIDFile(pid int) error {
+	main := s.mainID()
+	from := person{id: main}
+	if s.main != nil {
+		from = *s.main
+	}
+	p, err := s.named1(pid, from, 0)
+	switch {
+	case errors.Is(err, proc.ErrGone):
+		return fmt.Errorf("it names process %d, which does not exist: a leftover of an earlier start", pid)
+	case err != nil:
+		return fmt.Errorf("it names process %d: %w", pid, err)
+	case p.id.Start < max(s.begun, main.Start) && p.id != main:
+		return fmt.Errorf("it names process %d, which is older than this start of the service", pid)
+	}
+	s.elected = false
+	s.apply(lifecycle.Event{Kind: lifecycle.PIDFileRead, Who: p.id})
+	s.setMain(s.m.Main())
+	return nil
+}
