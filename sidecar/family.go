@@ -175,17 +175,14 @@ func (f *Family) Generation() uint64 { return 1 }
 
 // Member implements Scope.
 func (f *Family) Member(pid int) bool {
-	for steps := 0; pid > 1 && steps < 1024; steps++ {
-		st, err := f.fs.Stat(pid)
-		if err != nil {
-			return false
-		}
+	st, err := f.fs.Stat(pid)
+	for steps := 0; err == nil && st.PPID > 1 && steps < 1024; steps++ {
 		if st.PPID == f.self {
 			return true
 		}
-		pid = st.PPID
+		st, err = above(f.fs, st)
 	}
-	return false
+	return err == nil && st.PPID == f.self // we may be process 1
 }
 
 // Entry implements Scope: CMD.

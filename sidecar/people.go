@@ -145,14 +145,22 @@ func (s *Service) watch(p *person) {
 		if h.Wait(context.Background()) != nil {
 			return // given up
 		}
-		if st, err := s.dep.FS.Stat(h.ID().PID); s.dep.Parent && err == nil && st.PPID == unix.Getpid() {
-			return // our child: waitid tells as well, and how
-		}
-		s.ended(h, lifecycle.Exit{})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if exit := s.exit(ctx, h); exit.Known {
-			s.ended(h, exit)
+		var exit lifecycle.Exit
+		if s.dep.Parent {
+			switch st, err := s.dep.FS.Stat(h.ID().PID); {
+			case err == nil && st.ID() == h.ID() && st.PPID == unix.Getpid():
+				return // our child: waitid tells as well, and how
+			case err == nil && st.ID() != h.ID(), errors.Is(err, proc.ErrGone):
+				exit = s.exit(ctx, h) // reaped, maybe by us: no waiting
+			}
+		}
+		s.ended(h, exit)
+		if !exit.Known {
+			if exit = s.exit(ctx, h); exit.Known {
+				s.ended(h, exit)
+			}
 		}
 	})
 }

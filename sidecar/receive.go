@@ -147,16 +147,23 @@ func (s *Service) admits(q *person, p *notify.Packet) bool {
 		return true
 	}
 	if !s.isMember(q) {
+		if q.generation == 0 { // dead before it could be judged
+			return s.admitsDead(q.h, p)
+		}
 		s.drop1(dropStranger, p.From)
 		return false
 	}
 	return true
 }
 
+// isMember judges a process once, and again when the answer may have changed.
+// Of one that has ended nothing can be found out any more: what was known holds.
 func (s *Service) isMember(q *person) bool {
 	if g := s.generation(); q.generation != g {
-		q.generation = g
-		q.member = s.dep.Scope == nil || s.dep.Scope.Member(q.id.PID)
+		member := s.dep.Scope == nil || s.dep.Scope.Member(q.id.PID)
+		if member || !q.h.Ended() {
+			q.member, q.generation = member, g
+		}
 	}
 	return q.member
 }

@@ -266,7 +266,7 @@ func (s *Service) catchUp() { _, _ = s.drain(backlog) }
 // is held.
 func (s *Service) apply(e lifecycle.Event) {
 	now := s.now()
-	from := s.m.Phase()
+	from, exit := s.m.Phase(), s.m.LastExit()
 	for _, a := range s.m.Apply(e, now) {
 		s.act(a)
 	}
@@ -282,8 +282,8 @@ func (s *Service) apply(e lifecycle.Event) {
 			s.describe(s.main)
 			s.probePermission(s.main)
 		}
-	} else if e.Kind == lifecycle.Ended && e.Exit.Known && to == lifecycle.Gone {
-		s.say(slog.LevelInfo, "how the daemon ended is known", "pid", e.Who.PID, "code", e.Exit.Code, "signal", e.Exit.Signal)
+	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it
+		s.say(slog.LevelInfo, "how the daemon ended is known", "exit", x.String())
 	}
 	s.stale.Store(true)
 }

@@ -95,7 +95,8 @@ func start(t *testing.T, change func(*Config)) *bench {
 // daemon starts a daemon of the service. It is killed at the end of the test.
 func (b *bench) daemon(script string, env ...string) *exec.Cmd {
 	b.Helper()
-	cmd := testdaemon.Command(script, append(env, "NOTIFY_SOCKET="+b.Env())...)
+	// Under the race detector a process sleeps for a second before it ends.
+	cmd := testdaemon.Command(script, append(env, "NOTIFY_SOCKET="+b.Env(), "GORACE=atexit_sleep_ms=0")...)
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}

@@ -423,20 +423,16 @@ func (sc *scope) Entry(pid int) (int, bool) {
 	}
 	bounded = bounded && len(others) == 0
 	// Up to the process whose parent is none of the service's.
+	st, err := w.fs.Stat(pid)
 	entry := 0
-	for at, steps := pid, 0; steps < 1024; steps++ {
-		st, err := w.fs.Stat(at)
-		if err != nil || st.Kernel() {
-			return 0, false
+	for steps := 0; err == nil && !st.Kernel() && steps < 1024; steps++ {
+		if sc.matches(st.PID) {
+			entry = st.PID
 		}
-		if sc.matches(at) {
-			entry = at
-		}
-		at = st.PPID
-		if at <= 1 || at == w.self || w.above[at] {
+		if up := st.PPID; up <= 1 || up == w.self || w.above[up] {
 			if bounded {
 				first := w.first(c.Cgroup)
-				if at == 0 && first != st.PID {
+				if up == 0 && first != st.PID {
 					return 0, false // brought in by exec (kubectl exec, exec probes)
 				}
 				if sc.cfg.Process == nil && first != 0 {
@@ -445,8 +441,29 @@ func (sc *scope) Entry(pid int) (int, bool) {
 			}
 			return entry, entry != 0
 		}
+		st, err = above(w.fs, st)
 	}
 	return 0, false
+}
+
+// above is the parent of a process, or the process itself once more if its
+// parent has changed since st was read: when a parent ends, its children are
+// another's, and the number they had for it is nobody's, or soon a stranger's.
+func above(fs proc.FS, st proc.Stat) (proc.Stat, error) {
+	up, err := fs.Stat(st.PPID)
+	if err == nil && !up.State.Dead() && up.Start <= st.Start {
+		return up, nil
+	}
+	again, e := fs.Stat(st.PID)
+	switch {
+	case e != nil:
+		return proc.Stat{}, e
+	case again.Start != st.Start:
+		return proc.Stat{}, proc.ErrReused
+	case again.PPID != st.PPID:
+		return again, nil
+	}
+	return up, err // its leading thread has ended, it has not
 }
 
 // first is the entry process of the container with the given cgroup: the oldest

@@ -94,7 +94,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 const firstVariable = "PODNOTIFY_TEST_FIRST"
 
 // first is process 1 of a pod: like the pause process of a real one it does
-// nothing but reap. It ends, and so does everything in the pod, with the test.
+// nothing but reap, or it becomes the program named by the arguments. When it
+// ends, so does everything in the pod.
 func first() int {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		fmt.Println("cannot make mounts private:", err)
@@ -105,6 +106,16 @@ func first() int {
 		return 1
 	}
 	fmt.Println("ok")
+	if len(os.Args) > 1 {
+		_ = os.Stdin.Close()
+		os.Unsetenv(firstVariable)
+		path, err := exec.LookPath(os.Args[1])
+		if err == nil {
+			err = unix.Exec(path, os.Args[1:], os.Environ())
+		}
+		fmt.Println(err)
+		return 1
+	}
 	go func() {
 		for {
 			if _, err := unix.Wait4(-1, nil, 0, nil); err != nil {
@@ -124,16 +135,20 @@ type pod struct {
 
 func newPod(t *testing.T) *pod {
 	t.Helper()
+	return newPodOf(t, nil)
+}
+
+// newPodOf is a pod whose process 1 is a program.
+func newPodOf(t *testing.T, env []string, argv ...string) *pod {
+	t.Helper()
 	needRoot(t)
-	cmd := exec.Command(bin.self)
+	cmd := exec.Command(bin.pause, argv...)
 	cmd.Env = append(os.Environ(), firstVariable+"=1")
+	cmd.Env = append(cmd.Env, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
+	out := &text{}
+	cmd.Stdout, cmd.Stderr = out, out
+	in, err := cmd.StdinPipe() // it ends with the test, however that ends
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +159,13 @@ func newPod(t *testing.T) *pod {
 		in.Close()
 		_ = cmd.Process.Kill() // and the kernel kills all that is in the namespace
 		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("process 1 of the pod %v\n%s", argv, out)
+		}
 	})
-	said := make([]byte, 200)
-	n, _ := out.Read(said)
-	if text := strings.TrimSpace(string(said[:n])); text != "ok" {
-		t.Fatal("cannot make a pod: ", text)
+	eventually(t, "the pod is made", func() bool { return strings.Contains(out.String(), "\n") })
+	if !strings.HasPrefix(out.String(), "ok\n") {
+		t.Fatal("cannot make a pod: ", out)
 	}
 	return &pod{pid: cmd.Process.Pid}
 }
@@ -233,10 +250,13 @@ func (p *pod) start(t *testing.T, o order, argv ...string) *process {
 	argv = append(append([]string{}, o.through...), argv...)
 	x := &process{t: t, pod: p, name: filepath.Base(argv[0]), ended: make(chan struct{})}
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/"}, o.env...)
+	// Under the race detector a process sleeps for a second before it ends.
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/", "GORACE=atexit_sleep_ms=0"}, o.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = o.stdin, &x.stdout, &x.stderr
 	cmd.WaitDelay = time.Second // descendants may hold the pipes
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A session of its own, as every container has: in one's own session the
+	// kernel permits SIGCONT whatever the uid.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if o.uid != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.uid)}
 	}

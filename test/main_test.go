@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/testdaemon"
 )
@@ -18,6 +21,7 @@ var bin struct {
 	podnotify string // cmd/podnotify
 	mydaemon  string // examples/mydaemon/go
 	self      string // this test binary, for testdaemon
+	pause     string // the same, as process 1 of a pod: it is called so in real ones
 }
 
 func TestMain(m *testing.M) {
@@ -38,11 +42,26 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	defer sweep(dir)
 	if err := build(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "cannot build the programs to test:", err)
 		return 1
 	}
 	return m.Run()
+}
+
+// sweep ends what is left of our programs: children of a podnotify that was
+// killed outlive it, by design.
+func sweep(dir string) {
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, exe := range exes {
+		if at, err := os.Readlink(exe); err != nil || filepath.Dir(at) != dir {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe))); err == nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }
 
 func build(dir string) error {
@@ -68,5 +87,9 @@ func build(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(bin.self, b, 0o755)
+	bin.pause = filepath.Join(dir, "pause")
+	if err := os.WriteFile(bin.self, b, 0o755); err != nil {
+		return err
+	}
+	return os.Link(bin.self, bin.pause)
 }

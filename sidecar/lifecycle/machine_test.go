@@ -517,6 +517,24 @@ func TestOtherSpeakers(t *testing.T) {
 			{4 * sec, saysReady(child), "ready 10 SRL; hold 20"},
 			{5 * sec, ends(child), "ready 10 SRL"},
 		}},
+		{"a temporary server is one whoever spoke since", of(ExpectNotify), []step{
+			start, temporary,
+			{2 * sec, saysReady(daemon), "ready 10 SRL"},
+			{4 * sec, saysStop(child), "stopping 10 S-L; hold 20"},
+			{4*sec + 10*ms, ends(child), "starting 10 S-L"},
+		}},
+		{"temporary server of a daemon that may also stop", of(ExpectAuto), []step{
+			start, temporary,
+			{4 * sec, ends(child), "starting 10 S-L"},
+			{5 * sec, stops(daemon), "starting 10 S-L owed=10; continue 10"},
+			{6 * sec, runs(daemon), "ready 10 SRL"},
+		}},
+		{"the main process's STOPPING=1 is not undone by a child's end", of(ExpectNotify), []step{
+			start, temporary,
+			{2 * sec, saysStop(daemon), "stopping 10 S-L"},
+			{3 * sec, ends(child), "stopping 10 S-L"},
+			{4 * sec, saysReady(daemon), "stopping 10 S-L"},
+		}},
 		{"a child that spoke for itself ends during a reload", of(ExpectNotify), []step{
 			start, temporary,
 			{2 * sec, saysReload(child), "reloading 10 SRL"},
@@ -1104,7 +1122,7 @@ func TestInstance(t *testing.T) {
 	p.Watchdog, p.Gate = 10*sec, true
 	m := New(p)
 	for _, e := range []Event{
-		finds(daemon), saysReady(child), opens(daemon), saysErrno(5),
+		finds(daemon), finds(helper), saysReload(daemon), saysReady(child), opens(daemon), saysErrno(5),
 		{Kind: Status, Text: []byte("serving")},
 		{Kind: BusError, Text: []byte("org.example.Broken")},
 		{Kind: VarlinkError, Text: []byte("org.example.Bent")},
@@ -1273,6 +1291,45 @@ func TestLastExit(t *testing.T) {
 	}
 }
 
+// Why the service is going down is what people read in the answer.
+func TestStopSaid(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		news []Event
+		want string
+	}{
+		{"asked", []Event{asked}, "it was asked to stop"},
+		{"said", []Event{saysStop(daemon)}, "the daemon said STOPPING=1"},
+		{"asked, then said", []Event{asked, saysStop(daemon)}, "the daemon said STOPPING=1"},
+		{"said by the one before", []Event{saysStop(daemon), ends(daemon), finds(next), asked}, "it was asked to stop"},
+		{"said by a child that ended", []Event{saysReady(child), saysStop(child), ends(child), asked}, "it was asked to stop"},
+	} {
+		p := of(ExpectNotify)
+		m := New(p)
+		m.Apply(finds(daemon), epoch)
+		for _, e := range c.news {
+			m.Apply(e, epoch)
+		}
+		s := m.Snapshot()
+		if got, _ := s.Failing(&p, Readyz, func(name string) bool { return name != "stopping" }); got.Reason != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got.Reason, c.want)
+		}
+	}
+}
+
+// When the last ping came is shown, also where it arms nothing.
+func TestPingAt(t *testing.T) {
+	m := New(of(ExpectNotify))
+	m.Apply(finds(daemon), epoch)
+	for i, e := range []Event{pings, saysEvery(sec), saysReady(daemon), pings, saysEvery(sec), saysStop(daemon), pings} {
+		at := epoch.Add(time.Duration(i) * sec)
+		m.Apply(e, at)
+		if is := m.Snapshot().PingAt; is.Equal(at) != (e.Kind == Ping || e.Kind == WatchdogEvery) {
+			t.Errorf("step %d, %v at %v: last ping at %v", i, e.Kind, at, is)
+		}
+	}
+}
+
 // What the loop asks between two events.
 func TestQuestions(t *testing.T) {
 	type answers struct{ awaits, late, lateTold, halted bool }
@@ -1347,10 +1404,11 @@ func TestSeen(t *testing.T) {
 		finds(daemon), finds(daemon), finds(child), finds(helper), // two forks
 		saysReady(daemon), saysReload(daemon), {Kind: Status}, stops(child),
 		names(next), saysStop(daemon), // ignored: replaced
+		saysStop(next), saysReady(next), saysReload(next), // ignored: final
 	} {
 		m.Apply(e, epoch)
 	}
-	if got, want := m.Snapshot().Seen, (Seen{Stops: 1, Forks: 2, Statuses: 2, Readies: 1, Ignored: 1}); got != want {
+	if got, want := m.Snapshot().Seen, (Seen{Stops: 1, Forks: 2, Statuses: 2, Readies: 1, Ignored: 3}); got != want {
 		t.Errorf("seen %+v, want %+v", got, want)
 	}
 }

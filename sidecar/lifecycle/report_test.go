@@ -56,6 +56,9 @@ func TestVerdicts(t *testing.T) {
 		{"process", "ended, nobody knows how, container lives on", standing(Gone, func(s *Snapshot) {
 			s.LastExit, s.Facts.ContainerAlive = &LastExit{Who: daemon}, true
 		}), nil, rl, "process 10 ended"},
+		{"process", "one ended uncleanly, it is not known which follows", standing(Starting, func(s *Snapshot) {
+			s.Main, s.LastExit, s.Facts.ContainerAlive = nobody, &LastExit{Who: daemon}, true
+		}), nil, Readyz, "no main process"},
 		{"process", "one ended uncleanly long ago, another runs", standing(Ready, func(s *Snapshot) {
 			s.LastExit, s.Facts.ContainerAlive = &LastExit{Who: daemon}, true
 		}), nil, 0, ""},
