@@ -19,10 +19,14 @@ func newSidecarCommand(a *app) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.start(c, config.Sidecar, nil, func(cfg config.Config, log *slog.Logger) (int, error) {
-				if err := runSidecar(cfg, log); err != nil {
+				switch err := runSidecar(cfg, log); err {
+				case nil:
+					return 0, nil
+				case errRestartPod:
+					return exitRestartPod, nil
+				default:
 					return exitFailed, err
 				}
-				return 0, nil
 			})
 		},
 	}

@@ -22,6 +22,9 @@ const (
 	exitNoDaemon = 4
 	exitTimedOut = 75
 	exitConfig   = 78
+	// exitRestartPod is what a restartPolicyRule with RestartAllContainers is to
+	// name (Kubernetes 1.36).
+	exitRestartPod = 79
 )
 
 // app is what a command may touch of the process it runs in.
@@ -117,6 +120,7 @@ Kubernetes, docker and load balancers with it.`,
 	}
 	add(serves, newSidecarCommand(a), newRunCommand(a))
 	add(asks, newStatusCommand(a), newHealthcheckCommand(a), newWaitCommand(a), newSendCommand(a), newPrestopCommand(a))
+	add(asks, newActCommands(a)...)
 	root.AddCommand(newConfigCommand(a), newVersionCommand(a))
 	return root
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -36,11 +37,19 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer a.close()
+	restart := make(chan struct{}, 1)
 	for _, c := range cfg.Services {
 		if err := dir.serviceDir(c.Address); err != nil {
 			return err
 		}
-		s, err := sidecar.New(c, world.Deps(c, log))
+		deps := world.Deps(c, log)
+		deps.RestartPod = func() {
+			select {
+			case restart <- struct{}{}:
+			default:
+			}
+		}
+		s, err := sidecar.New(c, deps)
 		if err != nil {
 			return err
 		}
@@ -59,12 +68,17 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		log.Info("listening for the daemon", "service", s.Name(), "expect", s.Policy().Expect.String(), "notify_socket", s.Env())
 	}
 	log.Info("answering", "address", a.port.Addr().String(), "run_dir", dir.path, "version", version)
-	go func() {
+	var podded bool
+	g.Go(func() error {
 		defer end()
 		for {
 			select {
 			case <-ctx.Done():
-				return
+				return nil
+			case <-restart:
+				log.Warn("ending with exit code 79: a RestartAllContainers rule restarts the pod")
+				podded = true
+				return nil
 			case sig := <-signals:
 				if sig == unix.SIGHUP {
 					log.Warn("cannot reload the configuration; restart podnotify instead")
@@ -77,12 +91,19 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 				if sig == unix.SIGTERM {
 					a.outlast(ctx, signals)
 				}
-				return
+				return nil
 			}
 		}
-	}()
-	return g.Wait()
+	})
+	err = g.Wait()
+	if podded && err == nil {
+		err = errRestartPod
+	}
+	return err
 }
+
+// errRestartPod asks for exit code 79.
+var errRestartPod = errors.New("the pod is to be restarted")
 
 // outlast keeps answering until every daemon has ended, the longest stop
 // time-out is over, or a second signal says to hurry. A sidecar is told to go

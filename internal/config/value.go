@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -258,4 +259,13 @@ func readLevel(s string) (slog.Level, *fault) {
 func oneOf(words ...string) *fault {
 	last := len(words) - 1
 	return &fault{"is not known here", "write " + strings.Join(words[:last], ", ") + " or " + words[last]}
+}
+
+// Signal reads a signal as the configuration does: TERM, SIGTERM, 15, RTMIN+1.
+func Signal(s string) (unix.Signal, error) {
+	sig, bad := required(readSignal)(s)
+	if bad != nil {
+		return 0, fmt.Errorf("cannot use signal %q: it %s; %s", s, bad.reason, bad.cure)
+	}
+	return sig, nil
 }
