@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -45,7 +46,7 @@ func NewFamily(fs proc.FS) (*Family, error) {
 
 // Deps fills in what the service needs of its family.
 func (f *Family) Deps(log *slog.Logger) Deps {
-	return Deps{FS: f.fs, Scope: f, Stops: f.sampler, Log: log, Parent: true, Started: f.started, Awaiting: f.awaits}
+	return Deps{FS: f.fs, Scope: f, Stops: f.sampler, Log: log, Parent: true, Started: f.started, Orphans: f.orphans, Awaiting: f.awaits}
 }
 
 // Join tells the family of its service, before it serves.
@@ -62,18 +63,8 @@ func (f *Family) Begin(pid int) {
 	}
 }
 
-// Observe takes what waitid told of a child. Before the end of a process that
-// went into the background is told to the service, those it left behind are:
-// one of them is the daemon. At its end they became our children; nobody had to
-// trace it (fork and daemon of upstart need ptrace, and a wrong count wedges it).
-func (f *Family) Observe(t stopwatch.Transition) {
-	if t.Kind == stopwatch.Ended {
-		for _, o := range f.orphans(t.Who) {
-			f.service.Forked(o.ID(), o.forks)
-		}
-	}
-	f.service.Observe(t)
-}
+// Observe implements supervise.Service.
+func (f *Family) Observe(t stopwatch.Transition) { f.service.Observe(t) }
 
 // Start implements supervise.Service, as the methods below do.
 func (f *Family) Start(start func() (*proc.Handle, error)) error { return f.service.Start(start) }
@@ -84,13 +75,17 @@ func (f *Family) StopAsked(kill bool) { f.service.StopAsked(kill) }
 // Signal implements supervise.Service.
 func (f *Family) Signal(sig unix.Signal) error { return f.service.Signal(sig) }
 
-type orphan struct {
-	proc.Stat
-	forks int
+// Orphan is a process whose parent has ended.
+type Orphan struct {
+	proc.ID
+	Forks int // how many forks it is away from CMD
 }
 
-// orphans lists, oldest first, what a child that ended left behind.
-func (f *Family) orphans(ended proc.ID) []orphan {
+// orphans lists, oldest first, what a child that ended left behind: at its end
+// they became our children. One of them is the daemon, if it goes into the
+// background. Nobody has to trace it for that (fork and daemon of upstart do, and
+// a wrong count wedges them).
+func (f *Family) orphans(ended proc.ID) []Orphan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	forks, ok := f.depth[ended]
@@ -98,22 +93,33 @@ func (f *Family) orphans(ended proc.ID) []orphan {
 		return nil
 	}
 	delete(f.depth, ended)
-	table, err := f.fs.Table()
-	if err != nil {
-		return nil
-	}
-	var out []orphan
-	for _, st := range table {
-		if _, known := f.depth[st.ID()]; st.PPID == f.self && !known && st.ID() != ended && !st.State.Dead() {
-			f.depth[st.ID()] = forks + 1
-			out = append(out, orphan{st, forks + 1})
+	var out []Orphan
+	// Some may have ended by now, too. What is younger than they are is taken for
+	// theirs, for its parent's number is ours already; and what they left may have
+	// come after the table was read, so it is read again.
+	for level, again := forks+1, true; again; {
+		again = false
+		table, err := f.fs.Table()
+		if err != nil {
+			return out
+		}
+		fresh := slices.SortedFunc(maps.Values(table), func(a, b proc.Stat) int {
+			return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
+		})
+		for _, st := range fresh {
+			if _, known := f.depth[st.ID()]; st.PPID != f.self || known || st.ID() == ended {
+				continue
+			}
+			f.depth[st.ID()] = level
+			if st.State.Dead() {
+				level, again = level+1, true
+			} else {
+				out = append(out, Orphan{st.ID(), level})
+			}
 		}
 	}
-	slices.SortFunc(out, func(a, b orphan) int {
-		if a.Start != b.Start {
-			return cmp.Compare(a.Start, b.Start)
-		}
-		return cmp.Compare(a.PID, b.PID)
+	slices.SortFunc(out, func(a, b Orphan) int {
+		return cmp.Or(cmp.Compare(a.Forks, b.Forks), cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
 	})
 	return out
 }

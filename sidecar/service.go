@@ -65,6 +65,8 @@ type Deps struct {
 	Log   *slog.Logger
 	// Started names the processes podnotify started itself (access: exec).
 	Started func(proc.ID) bool
+	// Orphans lists what a child of ours that ended left behind (run).
+	Orphans func(ended proc.ID) []Orphan
 	// Parent says that podnotify is the daemon's parent (run): what it hears of
 	// ends and stops is exact.
 	Parent bool
@@ -437,11 +439,40 @@ func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
 	}
 	s.catchUp()
 	id := idOf(h)
+	s.follow(h.ID())
 	if id == s.m.Main() {
 		s.facts.ContainerAlive = s.containerAlive(id)
 	}
 	s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: id, Exit: exit})
 	s.settle()
+}
+
+// follow takes note of what a process that ended left behind, before its end is
+// applied: where the daemon goes into the background, one of them is it.
+func (s *Service) follow(ended proc.ID) {
+	if s.dep.Orphans == nil {
+		return
+	}
+	for _, o := range s.dep.Orphans(ended) {
+		if s.meetID(o.ID) != nil {
+			s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
+		}
+		s.judgeForks(o.Forks)
+	}
+}
+
+// judgeForks says which expect would have fitted what the daemon does.
+func (s *Service) judgeForks(forks int) {
+	fits := "expect: fork"
+	if forks > 1 {
+		fits = "expect: daemon"
+	}
+	switch e := s.cfg.Policy.Expect; {
+	case e == lifecycle.ExpectFork && forks == 1, e == lifecycle.ExpectDaemon && forks <= 2, e == lifecycle.ExpectPIDFile:
+	default:
+		s.warn("forks", fmt.Sprintf("the daemon went into the background: %d fork(s) were seen where expect: %v expects %s; %s would fit, or keep it in the foreground",
+			forks, e, map[bool]string{true: "1", false: "none"}[e == lifecycle.ExpectFork], fits))
+	}
 }
 
 // Adopt makes a process the main process of a new instance: the one podnotify
@@ -498,6 +529,7 @@ func (s *Service) Observe(t stopwatch.Transition) {
 		e.Kind = lifecycle.Continued
 	case stopwatch.Ended:
 		e.Kind = lifecycle.Ended
+		s.follow(t.Who)
 		if t.Exit != nil {
 			e.Exit = lifecycle.Exit{Known: true, Code: t.Exit.Code, Signal: int(t.Exit.Signal)}
 		}
@@ -579,19 +611,6 @@ func (s *Service) Respawn() error {
 	s.apply(lifecycle.Event{Kind: lifecycle.RespawnAsked})
 	s.settle()
 	return nil
-}
-
-// Forked tells of a process that its parent left behind, forks away from CMD.
-func (s *Service) Forked(id proc.ID, forks int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	s.catchUp()
-	s.meetID(id)
-	s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(id), Number: int64(forks)})
-	s.settle()
 }
 
 // Prestop is what a sidecar does when the platform begins to terminate the pod:

@@ -648,8 +648,15 @@ func forked(m *Machine, e Event, now time.Time) {
 	}
 }
 
-// forkedOn notes forks after the service was ready: more than were expected.
-func forkedOn(m *Machine, e Event, _ time.Time) { m.s.Seen.Forks = max(m.s.Seen.Forks, int(e.Number)) }
+// forkedOn: a main process that had been taken for the daemon has ended and left
+// Who behind. It was one more fork than expected, and this is the daemon.
+func forkedOn(m *Machine, e Event, _ time.Time) {
+	more := int(e.Number) > m.s.Seen.Forks
+	m.s.Seen.Forks = max(m.s.Seen.Forks, int(e.Number))
+	if more && (m.p.Expect == ExpectFork || m.p.Expect == ExpectDaemon) {
+		m.adopt(e.Who)
+	}
+}
 
 func pidFile(m *Machine, e Event, now time.Time) {
 	if m.p.Expect == ExpectPIDFile {
