@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,9 @@ func start(t *testing.T, change func(*Config)) *bench {
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := Config{Name: "test", Address: filepath.Join(t.TempDir(), "n"), Mode: 0o666, Policy: lifecycle.DefaultPolicy()}
+	// No container boundary is visible here: what others run on this machine
+	// would count, and a daemon that somebody has stopped would be continued.
+	cfg.Process = regexp.MustCompile("^" + regexp.QuoteMeta(testdaemon.Args()[0]))
 	if change != nil {
 		change(&cfg)
 	}
