@@ -36,6 +36,7 @@ type World struct {
 	fs      proc.FS
 	log     *slog.Logger
 	self    int
+	exe     string       // our program
 	above   map[int]bool // our ancestors
 	own     proc.Container
 	sampler *stopwatch.Sampler
@@ -60,6 +61,7 @@ type top struct {
 // NewWorld looks around once.
 func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
 	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}}
+	w.exe, _ = os.Readlink(string(fs) + "/self/exe") // empty is nobody's
 	var err error
 	if w.own, err = fs.Container(w.self); err != nil {
 		return nil, fmt.Errorf("cannot read our own cgroup: %w", err)
@@ -314,7 +316,16 @@ func (s *Service) judgeMember(p *person) {
 	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 1 && ns[len(ns)-1] == 1 {
 		cmd, _ := s.dep.FS.Cmdline(p.id.PID)
 		s.impossible(p.id.PID, cmd)
+		s.hopeless = p.h.ID()
 	}
+}
+
+// ours reports whether a process runs podnotify. Where a container boundary is
+// visible that may well be a daemon's podnotify run; where there is none, it is
+// one of our own commands.
+func (w *World) ours(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("%s/%d/exe", w.fs, pid))
+	return err == nil && exe == w.exe
 }
 
 // inits are programs that are process 1 for others' sake, not daemons.
@@ -533,6 +544,8 @@ func (sc *scope) elect(after uint64, mustRun bool) (int, []string) {
 			continue
 		} else if mustRun && strings.HasPrefix(now.Comm, "runc:[") {
 			continue
+		} else if !bounded && w.ours(st.PID) {
+			continue // podnotify status, say
 		}
 		if e, ok := sc.Entry(st.PID); !ok || e != st.PID {
 			continue
