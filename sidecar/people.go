@@ -184,6 +184,7 @@ func (s *Service) mainID() lifecycle.ProcID {
 // watched and looked at.
 func (s *Service) setMain(id lifecycle.ProcID) {
 	s.main = nil
+	s.facts.Denied = ""
 	s.eye.Store(nil)
 	s.stale.Store(true)
 	if id == (lifecycle.ProcID{}) {
@@ -214,7 +215,10 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 func (s *Service) describe(p *person) {
 	f := &s.facts
 	f.Command, f.Container, f.InnerPID, f.StartTime = "", "", 0, time.Time{}
-	f.Candidates, f.Impossible = nil, ""
+	f.Candidates = nil
+	if !s.lives(s.hopeless) { // found before the main process was, it stays true
+		f.Impossible, s.hopeless = "", proc.ID{}
+	}
 	if p.id.PID == 0 {
 		return
 	}
@@ -262,22 +266,58 @@ func (s *Service) impossible(pid int, command string) {
 	s.warn("stop", text)
 }
 
-// probePermission says at first sight whether the main process takes signals
-// from us, not only when one is due.
-func (s *Service) probePermission(p *person) {
-	if p.id.PID == 0 {
-		return
+// lives reports whether a process that is not held lives.
+func (s *Service) lives(id proc.ID) bool {
+	if id.PID == 0 {
+		return false
 	}
-	if p.h.Permitted() {
-		s.apply(lifecycle.Event{Kind: lifecycle.Permitted, Who: p.id})
-		return
-	}
-	s.denied(p)
+	st, err := s.dep.FS.Stat(id.PID)
+	return err == nil && st.ID() == id && !st.State.Dead()
 }
 
-// denied notes that the kernel refuses us a signal to p, with who is who and
-// the cures.
+// uidSettles is how long a process may have been seen too early: a container
+// runtime starts as root and changes its uid before it becomes the daemon.
+const uidSettles = 200 * time.Millisecond
+
+// probePermission finds out at first sight whether the main process takes
+// signals from us, not only when one is due. A refusal is shown at once, and
+// goes to the log if it lasts.
+func (s *Service) probePermission(p *person) {
+	if p.id.PID == 0 || s.permitted(p) {
+		return
+	}
+	s.refused(p)
+	time.AfterFunc(uidSettles, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed || s.main != p || p.h.Ended() {
+			return
+		}
+		if !s.permitted(p) {
+			s.denied(p)
+		}
+		s.settle()
+	})
+}
+
+func (s *Service) permitted(p *person) bool {
+	if !p.h.Permitted() {
+		return false
+	}
+	s.facts.Denied = ""
+	s.apply(lifecycle.Event{Kind: lifecycle.Permitted, Who: p.id})
+	return true
+}
+
+// denied notes, also in the log, that the kernel refuses us a signal to p.
 func (s *Service) denied(p *person) {
+	s.refused(p)
+	s.tell("denied", s.facts.Denied)
+}
+
+// refused notes that the kernel refuses us a signal to p, with who is who and
+// the cures.
+func (s *Service) refused(p *person) {
 	real, _, saved, err := s.dep.FS.Uids(p.id.PID)
 	need := "another uid"
 	if err == nil {
@@ -290,20 +330,24 @@ func (s *Service) denied(p *person) {
 		"give podnotify the runAsUser of the daemon's process (after it dropped privileges), or uid 0 with capability KILL (a non-root user gets none of an added capability)",
 		p.id.PID, s.uid(), need)
 	s.apply(lifecycle.Event{Kind: lifecycle.Denied, Who: p.id})
-	s.warn("denied", s.facts.Denied)
 }
 
 // warn shows a warning in status and names it once in the log.
 func (s *Service) warn(key, text string) {
+	if s.tell(key, text) && len(s.facts.Warnings) < 16 {
+		s.facts.Warnings = append(s.facts.Warnings, text)
+		s.stale.Store(true)
+	}
+}
+
+// tell names something once in the log. It reports whether it was new.
+func (s *Service) tell(key, text string) bool {
 	if s.named[key+text] || len(s.named) >= 256 {
-		return
+		return false
 	}
 	s.named[key+text] = true
-	if len(s.facts.Warnings) < 16 {
-		s.facts.Warnings = append(s.facts.Warnings, text)
-	}
-	s.stale.Store(true)
 	s.say(slog.LevelWarn, text)
+	return true
 }
 
 var errNotMember = errors.New("it is not a process of this service")

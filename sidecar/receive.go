@@ -61,9 +61,8 @@ func (s *Service) Packet(p *notify.Packet) {
 	s.speak(m, who, p)
 }
 
-// sender finds out who sent a datagram and whether its words count. The answer
-// for a process that is dead and was never met is the zero person: a
-// short-lived helper.
+// sender finds out who sent a datagram and whether its words count. Of a process
+// that is dead and cannot be held the person has a number and no handle.
 func (s *Service) sender(p *notify.Packet) (person, bool) {
 	if s.access == AccessNone {
 		s.drop1(dropAccess, p.From)
@@ -81,14 +80,32 @@ func (s *Service) sender(p *notify.Packet) (person, bool) {
 	}
 	h, err := s.open(p)
 	if err != nil || h.Ended() {
-		ok := s.admitsDead(h, p)
-		if h != nil {
-			h.Close()
-		}
-		return person{}, ok
+		return s.departed(h, p)
 	}
 	q := s.meet(p.From.PID, h)
 	return *q, s.admits(q, p)
+}
+
+// departed is a sender that is dead on arrival. It is somebody all the same,
+// because it may have said more than this: a server that says READY=1 and
+// STOPPING=1 is not the helper that says one of them. Where nothing but a number
+// tells who it was (no pidfd, and reaped) the number has to do.
+func (s *Service) departed(h *proc.Handle, p *notify.Packet) (person, bool) {
+	q := s.people[p.From.PID]
+	if q != nil && q.h.Ended() && (h == nil || h.ID().Start == 0 && h.Inode() == 0) {
+		if h != nil {
+			h.Close()
+		}
+		return *s.touch(q), s.admits(q, p)
+	}
+	switch ok := s.admitsDead(h, p); {
+	case h == nil:
+		return person{id: lifecycle.ProcID{PID: p.From.PID}}, ok
+	case !ok:
+		h.Close()
+		return person{}, false
+	}
+	return *s.meet(p.From.PID, h), true
 }
 
 // open makes a handle of a datagram's sender.
@@ -219,6 +236,9 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 	s.storeFDs(p)
 	if len(p.FDs) > 0 {
 		s.dropped["descriptors"] += uint64(len(p.FDs)) // closed, and counted
+	}
+	if who.h == nil && who.id.PID > 0 { // nothing will tell of its end
+		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: who.id})
 	}
 	if s.m.Main() != s.mainID() {
 		s.setMain(s.m.Main())

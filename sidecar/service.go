@@ -105,6 +105,7 @@ type Service struct {
 	access   Access
 	main     *person
 	entry    proc.ID         // the entry process of its container
+	hopeless proc.ID         // whose stop facts.Impossible is about, if below our namespace
 	owes     bool            // the main process was started with UPSTART_JOB
 	elected  bool            // the main process was found by us, not named by the daemon
 	late     bool            // a look for a late stop is under way

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,9 @@ func start(t *testing.T, change func(*Config)) *bench {
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := Config{Name: "test", Address: filepath.Join(t.TempDir(), "n"), Mode: 0o666, Policy: lifecycle.DefaultPolicy()}
+	// No container boundary is visible here: what others run on this machine
+	// would count, and a daemon that somebody has stopped would be continued.
+	cfg.Process = regexp.MustCompile("^" + regexp.QuoteMeta(testdaemon.Args()[0]))
 	if change != nil {
 		change(&cfg)
 	}
@@ -228,5 +232,49 @@ func TestHandOver(t *testing.T) {
 		h.Signal(9)
 		h.Close()
 		b.phase(lifecycle.Gone)
+	}
+}
+
+// TestServerDeadOnArrival: a temporary server has said READY=1 and STOPPING=1
+// and is gone before either is read. It was a server of its own all the same,
+// so the READY=1 of the main process, which comes last, counts. A helper that
+// says one of the two speaks for the main process, dead or alive.
+func TestServerDeadOnArrival(t *testing.T) {
+	for _, noPidfd := range []bool{false, true} {
+		t.Run(fmt.Sprint("pidfd ", !noPidfd), func(t *testing.T) {
+			say := func(p *pinger, lines ...string) {
+				script := ""
+				for _, l := range lines {
+					script += "send " + l + ";"
+				}
+				cmd := testdaemon.Command(script, "NOTIFY_SOCKET="+p.Env(), "GORACE=atexit_sleep_ms=0")
+				if err := cmd.Run(); err != nil { // it is reaped, and nothing was received
+					t.Fatal(err)
+				}
+			}
+			want := func(p *pinger, phase lifecycle.Phase) {
+				t.Helper()
+				if got := p.Look().Phase; got != phase {
+					t.Fatalf("phase %v, want %v", got, phase)
+				}
+			}
+			p := newPinger(t, noPidfd, false)
+			say(p, "STATUS=temporary", "READY=1", "STOPPING=1")
+			p.send("READY=1\nSTATUS=own")
+			p.receive()
+			want(p, lifecycle.Ready)
+			if s := p.Look().Status; s != "own" {
+				t.Fatalf("status %q", s)
+			}
+
+			p = newPinger(t, noPidfd, false)
+			say(p, "READY=1")
+			p.receive()
+			want(p, lifecycle.Ready)
+			say(p, "STOPPING=1")
+			p.send("READY=1")
+			p.receive()
+			want(p, lifecycle.Stopping)
+		})
 	}
 }

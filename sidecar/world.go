@@ -21,10 +21,10 @@ import (
 // at a time: the newest. A stopped process is seen at first sight all the same.
 const sampledMost = 64
 
-// A process is looked at again this long after it was first seen, while a
-// service waits: it may have been a runtime's own process that had yet to exec
-// the daemon, and exec is announced nowhere.
-var secondLooks = [...]time.Duration{20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second}
+// A process is looked at again this long after the last look, while a service
+// waits: it may have been a runtime's own process that had yet to exec the
+// daemon, and exec is announced nowhere.
+var secondLooks = [...]time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 200 * time.Millisecond, time.Second}
 
 // looksMost bounds the second looks under way in a storm of forks.
 const looksMost = 128
@@ -36,6 +36,7 @@ type World struct {
 	fs      proc.FS
 	log     *slog.Logger
 	self    int
+	exe     string       // our program
 	above   map[int]bool // our ancestors
 	own     proc.Container
 	sampler *stopwatch.Sampler
@@ -60,6 +61,7 @@ type top struct {
 // NewWorld looks around once.
 func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
 	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}}
+	w.exe, _ = os.Readlink(string(fs) + "/self/exe") // empty is nobody's
 	var err error
 	if w.own, err = fs.Container(w.self); err != nil {
 		return nil, fmt.Errorf("cannot read our own cgroup: %w", err)
@@ -130,24 +132,27 @@ func (w *World) awaits(yes bool) {
 	case yes && w.awaiting == 1:
 		w.sampler.Seek(w.newest.Read, w.arrived)
 	case yes: // it has not been offered what others saw arrive
-		time.AfterFunc(0, func() { w.offer(w.scan()) })
+		time.AfterFunc(0, func() {
+			pids, _ := w.scan()
+			w.offer(pids)
+		})
 	case w.awaiting == 0:
 		w.sampler.Rest()
 	}
 }
 
 // scan reads the whole process table.
-func (w *World) scan() []int {
+func (w *World) scan() (pids []int, about bool) {
 	table, err := w.fs.Table()
 	if err != nil {
 		w.log.Warn("cannot read the process table", "error", err)
-		return nil
+		return nil, false
 	}
 	tops := map[int]top{}
 	for _, st := range table {
 		w.note(tops, st)
+		about = about || runtimes(st.Comm)
 	}
-	pids := make([]int, 0, len(table))
 	for pid := range table {
 		pids = append(pids, pid)
 	}
@@ -156,67 +161,115 @@ func (w *World) scan() []int {
 	defer w.mu.Unlock()
 	w.table, w.tops = table, tops
 	w.gen.Add(1)
-	return pids
+	return pids, about
 }
 
-// note keeps a process that has no parent here.
-func (w *World) note(tops map[int]top, st proc.Stat) bool {
-	if st.PPID != 0 || st.Kernel() {
-		return false
+// note keeps a process that has no parent here, if it is one of a container.
+func (w *World) note(tops map[int]top, st proc.Stat) {
+	if st.PPID != 0 || st.Kernel() || runtimes(st.Comm) {
+		return
 	}
-	c, err := w.fs.Container(st.PID)
-	if err != nil {
-		return false
+	if c, err := w.fs.Container(st.PID); err == nil {
+		tops[st.PID] = top{st, c}
 	}
-	tops[st.PID] = top{st, c}
-	return true
+}
+
+// runtimes reports whether a process is a container runtime's own, which has yet
+// to become the container's (runc, youki) or never will. It may be in a cgroup
+// and have a uid that are not the container's.
+func runtimes(comm string) bool {
+	return strings.HasPrefix(comm, "runc:[") || strings.HasPrefix(comm, "youki:[") || comm == "crun"
+}
+
+// know takes processes into the table: new ones, and again those that may have
+// become something else. It reports whether one is still about to.
+func (w *World) know(pids []int) (found []int, about bool) {
+	w.mu.Lock()
+	tops := maps.Clone(w.tops)
+	w.mu.Unlock()
+	for pid, t := range tops { // exec probes come and go
+		if !w.alive(t.Stat) {
+			delete(tops, pid)
+		}
+	}
+	var known []proc.Stat
+	for _, pid := range pids {
+		st, ok := w.process(pid)
+		if !ok {
+			continue
+		}
+		known = append(known, st)
+		found = append(found, pid)
+		about = about || runtimes(st.Comm)
+		delete(tops, pid)
+		w.note(tops, st)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, st := range known {
+		w.table[st.PID] = st
+	}
+	if !maps.Equal(tops, w.tops) {
+		w.tops = tops
+		w.gen.Add(1)
+	}
+	return found, about
+}
+
+// alive reports whether a process still is the one that was seen.
+func (w *World) alive(st proc.Stat) bool {
+	now, err := w.fs.Stat(st.PID)
+	return err == nil && now.Start == st.Start && !now.State.Dead()
 }
 
 // arrived is told of pid numbers that may be new.
 func (w *World) arrived(from, to int, all bool) {
 	var pids []int
+	about := false
 	if all {
-		pids = w.scan()
+		pids, about = w.scan()
 	} else {
 		for pid := from; pid < to; pid++ {
-			st, ok := w.process(pid)
-			if !ok {
-				continue
-			}
 			pids = append(pids, pid)
-			w.mu.Lock()
-			w.table[pid] = st
-			w.mu.Unlock()
-			if st.PPID == 0 {
-				w.mu.Lock()
-				tops := maps.Clone(w.tops)
-				w.mu.Unlock()
-				if w.note(tops, st) {
-					w.mu.Lock()
-					w.tops = tops
-					w.gen.Add(1)
-					w.mu.Unlock()
-				}
-			}
 		}
+		pids, about = w.know(pids)
 	}
 	if len(pids) == 0 {
 		return
 	}
 	w.offer(pids)
-	// They are not stopped when the world ends: then they find nobody waiting.
-	if w.looks.Add(1) > looksMost {
+	if w.looks.Add(1) > looksMost && !about {
 		w.looks.Add(-1)
 		return
 	}
-	for i, d := range secondLooks {
-		time.AfterFunc(d, func() {
+	w.lookAgain(pids, 0)
+}
+
+// lookAgain looks once more at processes that were new. It goes on for as long as
+// one of them is still a runtime's, because between create and start of a
+// container any time may pass, and as long as a service waits for a command line
+// that one may still get. The timers are not stopped when the world ends: then
+// they find nobody waiting.
+func (w *World) lookAgain(pids []int, n int) {
+	time.AfterFunc(secondLooks[min(n, len(secondLooks)-1)], func() {
+		pids, about := w.know(pids)
+		if len(pids) > 0 {
 			w.offer(pids)
-			if i == len(secondLooks)-1 {
-				w.looks.Add(-1)
-			}
-		})
-	}
+		}
+		if len(pids) > 0 && w.awaited(about || n < len(secondLooks)-2) {
+			w.lookAgain(pids, n+1)
+			return
+		}
+		w.looks.Add(-1)
+	})
+}
+
+// awaited reports whether a service waits for a process, or for one with a
+// certain command line.
+func (w *World) awaited(any bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.awaiting > 0 && (any || slices.ContainsFunc(w.services, func(s *Service) bool { return s.cfg.Process != nil }))
 }
 
 // process reads who pid is. Most new numbers are threads, which are no processes
@@ -289,7 +342,7 @@ func (s *Service) elect(sc *scope) {
 	if x := s.m.LastExit(); x != nil {
 		after = x.Who.Start // a new instance is younger than the last one
 	}
-	pid, candidates := sc.elect(after, s.cfg.Policy.Expect == lifecycle.ExpectNone)
+	pid, candidates := sc.elect(after)
 	if pid == 0 {
 		if !slices.Equal(candidates, s.facts.Candidates) {
 			s.facts.Candidates = candidates
@@ -314,7 +367,16 @@ func (s *Service) judgeMember(p *person) {
 	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 1 && ns[len(ns)-1] == 1 {
 		cmd, _ := s.dep.FS.Cmdline(p.id.PID)
 		s.impossible(p.id.PID, cmd)
+		s.hopeless = p.h.ID()
 	}
+}
+
+// ours reports whether a process runs podnotify. Where a container boundary is
+// visible that may well be a daemon's podnotify run; where there is none, it is
+// one of our own commands.
+func (w *World) ours(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("%s/%d/exe", w.fs, pid))
+	return err == nil && exe == w.exe
 }
 
 // inits are programs that are process 1 for others' sake, not daemons.
@@ -477,7 +539,7 @@ func (w *World) first(cgroup string) int {
 			first.PID != 0 && (t.Start > first.Start || t.Start == first.Start && pid > first.PID) {
 			continue
 		}
-		if now, err := w.fs.Stat(pid); err == nil && now.Start == t.Start && !now.State.Dead() {
+		if w.alive(t.Stat) {
 			first = t
 		}
 	}
@@ -493,9 +555,9 @@ func (sc *scope) matches(pid int) bool {
 }
 
 // elect names the process that stands for the service, or what it could be.
-// Processes that started before after do not stand for a new instance. With
-// mustRun, a runtime's own process that has yet to exec does not count.
-func (sc *scope) elect(after uint64, mustRun bool) (int, []string) {
+// Processes that started before after do not stand for a new instance, nor does
+// a runtime's own that has yet to become the daemon.
+func (sc *scope) elect(after uint64) (int, []string) {
 	w := sc.w
 	c, bounded, others := sc.container()
 	if len(others) > 0 && sc.cfg.Process == nil {
@@ -531,8 +593,10 @@ func (sc *scope) elect(after uint64, mustRun bool) (int, []string) {
 			}
 			w.mu.Unlock()
 			continue
-		} else if mustRun && strings.HasPrefix(now.Comm, "runc:[") {
+		} else if runtimes(now.Comm) {
 			continue
+		} else if !bounded && w.ours(st.PID) {
+			continue // podnotify status, say
 		}
 		if e, ok := sc.Entry(st.PID); !ok || e != st.PID {
 			continue

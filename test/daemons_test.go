@@ -191,20 +191,22 @@ type watched struct {
 	codes []int
 }
 
-// watch asks for a path without pause until told to end.
+// watch asks for a path again and again until told to end. It has asked once when
+// it returns.
 func (n *podnotify) watch(path string) *watched {
-	w := &watched{stop: make(chan struct{})}
+	n.t.Helper()
+	code, _ := n.get(path)
+	w := &watched{stop: make(chan struct{}), codes: []int{code}}
 	w.done.Go(func() {
 		for {
 			select {
 			case <-w.stop:
 				return
-			default:
+			case <-time.After(2 * time.Millisecond):
 			}
-			if code, _, err := n.ask(path); err == nil && (len(w.codes) == 0 || w.codes[len(w.codes)-1] != code) {
+			if code, _, err := n.ask(path); err == nil && w.codes[len(w.codes)-1] != code {
 				w.codes = append(w.codes, code)
 			}
-			time.Sleep(2 * time.Millisecond)
 		}
 	})
 	n.t.Cleanup(func() { w.end() })
@@ -220,6 +222,14 @@ func (w *watched) end() []int {
 	}
 	w.done.Wait()
 	return w.codes
+}
+
+// writes waits until podnotify or the daemon has written something.
+func (x *process) writes(want string) {
+	x.t.Helper()
+	eventually(x.t, fmt.Sprintf("it writes %q", want), func() bool {
+		return strings.Contains(x.stdout.String(), want) || strings.Contains(x.stderr.String(), want)
+	})
 }
 
 // freeUDP is a port of loopback that was free a moment ago.
@@ -245,6 +255,9 @@ type daemon struct {
 	status    string // STATUS text when ready
 	datagrams int    // received until ready; their last is READY=1
 	stopping  bool   // it says STOPPING=1
+
+	// what it writes when it catches SIGTERM, where it calls itself ready before
+	settled string
 
 	reload     unix.Signal // sent once it is ready; 0: none
 	says       string      // what it writes then, where it tells podnotify nothing
@@ -366,7 +379,11 @@ client localhost {
 	return []string{"freeradius", "-f", "-l", "stdout", "-d", conf, "-n", "radiusd"}
 }
 
-const redisReady = "Ready to accept connections"
+const (
+	redisReady      = "Ready to accept connections"
+	redisSettled    = "The server is now ready to accept connections"
+	collectdSettled = "Initialization complete"
+)
 
 var daemons = []daemon{
 	{
@@ -376,7 +393,7 @@ var daemons = []daemon{
 	},
 	{
 		name: "redis-upstart", program: "redis-server", debian: "redis-server",
-		flags: []string{"--expect", "stop"}, argv: redisBy("upstart"),
+		flags: []string{"--expect", "stop"}, argv: redisBy("upstart"), settled: redisSettled,
 	},
 	{ // NOTIFY_SOCKET only: it picks systemd
 		name: "redis-auto", program: "redis-server", debian: "redis-server",
@@ -385,23 +402,23 @@ var daemons = []daemon{
 	},
 	{ // both variables: it picks upstart and sends nothing
 		name: "redis-auto-both", program: "redis-server", debian: "redis-server",
-		flags: []string{"--job", "redis"}, argv: redisBy("auto"),
+		flags: []string{"--job", "redis"}, argv: redisBy("auto"), settled: redisSettled,
 	},
 	{ // expect auto, and a daemon that only knows stops
 		name: "redis-auto-upstart", program: "redis-server", debian: "redis-server",
-		flags: []string{"--job", "redis"}, argv: redisBy("upstart"),
+		flags: []string{"--job", "redis"}, argv: redisBy("upstart"), settled: redisSettled,
 	},
 	{
 		name: "collectd", program: "collectd", debian: "collectd-core",
-		flags: []string{"--expect", "notify"}, argv: collectd, datagrams: 1,
+		flags: []string{"--expect", "notify"}, argv: collectd, datagrams: 1, settled: collectdSettled,
 	},
 	{ // it stops itself only where the job is called like it
 		name: "collectd-upstart", program: "collectd", debian: "collectd-core",
-		flags: []string{"--expect", "stop", "--service", "metrics", "--job", "collectd"}, argv: collectd,
+		flags: []string{"--expect", "stop", "--service", "metrics", "--job", "collectd"}, argv: collectd, settled: collectdSettled,
 	},
 	{
 		name: "collectd-both", program: "collectd", debian: "collectd-core",
-		flags: []string{"--job", "collectd"}, argv: collectd,
+		flags: []string{"--job", "collectd"}, argv: collectd, settled: collectdSettled,
 	},
 	{
 		name: "named", program: "named", debian: "bind9", argv: named,
@@ -498,9 +515,7 @@ func (d *daemon) live(t *testing.T, o order, ours bool) {
 
 	if d.reload != 0 {
 		n.signal(d.reload)
-		if d.says != "" {
-			n.says(d.says)
-		}
+		n.writes(d.says)
 		for c, times := range d.reloaded {
 			want[c] = times
 		}
@@ -513,6 +528,7 @@ func (d *daemon) live(t *testing.T, o order, ours bool) {
 			t.Errorf("statusz of a reloaded daemon that was process %d: %+v", pid, s)
 		}
 	}
+	n.writes(d.settled)
 	if codes := w.end(); !slices.Equal(codes, []int{503, 200}) {
 		t.Errorf("/readyz was %v, want 503 until ready and 200 from then on", codes)
 	}
@@ -557,6 +573,7 @@ func TestDaemonAtOnce(t *testing.T) {
 				n := (*pod)(nil).supervised(t, order{}, []string{"--expect", expect}, redis(dir, how)...)
 				n.until("/readyz/redis-server", 200)
 				n.untilTransitions(map[change]int{appeared: 1, readied: 1})
+				n.writes(redisSettled)
 				n.signal(unix.SIGTERM)
 				if code := n.exit(); code != 0 {
 					t.Fatalf("exit code %d, want 0", code)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/podnotify/podnotify/internal/testdaemon"
 )
 
@@ -22,7 +24,7 @@ func bothWays(t *testing.T, test func(t *testing.T, begin beginner)) {
 	t.Run("run", func(t *testing.T) {
 		test(t, func(o order, flags []string, argv ...string) (*podnotify, *process) {
 			t.Helper()
-			n := (*pod)(nil).serve(t, o, "run", append(append(flags, "--service", "d", "--"), argv...)...)
+			n := serveRun(t, o, append(append(flags, "--service", "d", "--"), argv...)...)
 			return n, n.process
 		})
 	})
@@ -38,6 +40,20 @@ func bothWays(t *testing.T, test func(t *testing.T, begin beginner)) {
 			return n, p.start(t, o, argv...)
 		})
 	})
+}
+
+// serveRun is podnotify run. It is asked to end before it is killed, because a
+// daemon outlives a podnotify that was killed.
+func serveRun(t *testing.T, o order, args ...string) *podnotify {
+	t.Helper()
+	n := (*pod)(nil).serve(t, o, "run", args...)
+	t.Cleanup(func() {
+		if !n.over() {
+			n.signal(unix.SIGTERM)
+			n.exit()
+		}
+	})
+	return n
 }
 
 type beginner func(o order, flags []string, argv ...string) (*podnotify, *process)
@@ -273,7 +289,7 @@ func TestShortLivedHelper(t *testing.T) {
 			p := newPod(t)
 			for name, n := range map[string]*podnotify{
 				"sidecar": p.serve(t, order{uid: uid}, "sidecar", "--service", "d"),
-				"run": (*pod)(nil).serve(t, order{uid: uid}, "run", "--service", "d", "--",
+				"run": serveRun(t, order{uid: uid}, "--service", "d", "--",
 					"sh", "-c", "systemd-notify --ready --status=up; systemd-notify --no-block WATCHDOG=1; exec sleep 1000"),
 			} {
 				pid := 0

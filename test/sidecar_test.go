@@ -289,8 +289,14 @@ func TestUidChanges(t *testing.T) {
 				if s.Main == nil || !strings.Contains(s.Main.Command, bin.self) || strings.Contains(s.Main.Command, "setpriv") {
 					t.Fatalf("main process is %+v", s.Main)
 				}
+				if len(s.Warnings) > 0 {
+					t.Fatalf("warnings: %v", s.Warnings)
+				}
 				d.kill()
 				n.until("/readyz", 503)
+			}
+			if strings.Contains(n.stderr.String(), "not permitted") {
+				t.Error("the log says that signals are not permitted")
 			}
 		})
 	}
@@ -434,6 +440,27 @@ func TestManyThreads(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOwnCommands: where no container boundary is visible, a podnotify command
+// is a process of the namespace like any other, and still not the daemon.
+func TestOwnCommands(t *testing.T) {
+	needRoot(t)
+	n := newPod(t).serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "none")
+	for range 5 {
+		if code, out, _ := n.command("status"); code != 4 {
+			t.Fatalf("podnotify status ends with %d: %s", code, out)
+		}
+		n.expect("/readyz", 503, "no main process")
+	}
+	d := n.daemon("d", "wait", nobody)
+	n.until("/readyz", 200)
+	if s := n.status("d"); s.Main.PID != d.inner() {
+		t.Errorf("main process is %+v, want %d", s.Main, d.inner())
+	}
+	if strings.Contains(n.stderr.String(), "daemon is gone") {
+		t.Error("a command was taken for the daemon")
 	}
 }
 
