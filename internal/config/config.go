@@ -350,5 +350,12 @@ func (l *loader) check(s *service, values layers) {
 		fail("respawn.mode", "only who has started the daemon can start it again", "use podnotify run")
 	case s.Policy.Respawn.Mode == lifecycle.RespawnContainerd:
 		fail("respawn.mode", "only podnotify-node speaks with containerd", "use podnotify-node")
+	case s.Policy.Respawn.Mode == lifecycle.RespawnPod && l.mode != Sidecar:
+		fail("respawn.mode", "the exit code of podnotify run is the daemon's own, so it cannot be 79 to restart the pod",
+			"use podnotify sidecar, or respawn.mode exec")
+	}
+	if s.FDStoreMax > 0 && l.mode != Run {
+		l.config.Warnings = append(l.config.Warnings, "fdstore.max of service "+s.Name+
+			" means nothing to a sidecar, which could not hand the descriptors back; podnotify run keeps them")
 	}
 }

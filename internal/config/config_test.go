@@ -79,10 +79,6 @@ func TestDefaults(t *testing.T) {
 		Policy:         lifecycle.DefaultPolicy(),
 		WatchdogSignal: unix.SIGABRT,
 		KillSignal:     unix.SIGTERM,
-		Respawn: sidecar.Respawn{
-			Mode: "platform", When: "on-failure", Limit: 10,
-			Interval: 5 * time.Minute, Delay: 100 * time.Millisecond, MaxDelay: 30 * time.Second,
-		},
 	}
 	if diff := cmp.Diff([]sidecar.Config{want}, c.Services); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -94,7 +90,7 @@ func TestDefaults(t *testing.T) {
 
 // Every key of the documented file is understood, and reaches its field.
 func TestFullFile(t *testing.T) {
-	c := input{file: `
+	c := input{mode: Run, command: []string{"redis-server"}, file: `
 listen: "127.0.0.1:1234"
 run-dir: /r/
 log-level: debug
@@ -107,7 +103,7 @@ services:
     select: {container: box, process: "^redis", pidfile: /run/redis.pid}
     timeouts: {start: 1s, reload: 2m, stop: 0}
     watchdog: {interval: 3s, signal: 9}
-    gate: {tcp: ""}
+    gate: {tcp: "localhost:6379"}
     policy:
       start-timeout: not-live
       reloading: not-ready
@@ -115,8 +111,8 @@ services:
       paused: ignore
       unknown: not-ready
     signals: {kill: SIGQUIT, reload: hup}
-    respawn: {mode: platform, when: always, normal-exit: [0, SIGTERM, 143], limit: 3, interval: 4s, delay: 5s, max-delay: 6s}
-    fdstore: {max: 0}
+    respawn: {mode: exec, when: always, normal-exit: [0, SIGTERM, 143, RTMIN+1], limit: 3, interval: 4s, delay: 5s, max-delay: 6s}
+    fdstore: {max: 7}
 `}.mustLoad(t)
 	s := c.Services[0]
 	if s.Process == nil || s.Process.String() != "^redis" {
@@ -128,13 +124,15 @@ services:
 		Container: "box", PIDFile: "/run/redis.pid",
 		Policy: lifecycle.Policy{
 			Expect: lifecycle.ExpectStop, StartTimeout: time.Second, ReloadTimeout: 2 * time.Minute, Watchdog: 3 * time.Second,
-			OnStartTimeout: lifecycle.NotLive, OnReload: lifecycle.NotReady, OnErrno: lifecycle.Ignore, OnPaused: lifecycle.Ignore,
+			Gate: true, OnStartTimeout: lifecycle.NotLive, OnReload: lifecycle.NotReady, OnErrno: lifecycle.Ignore, OnPaused: lifecycle.Ignore,
+			Respawn: lifecycle.Respawn{
+				Mode: lifecycle.RespawnExec, When: lifecycle.Always,
+				Normal: []lifecycle.Exit{{Known: true}, {Known: true, Signal: 15}, {Known: true, Code: 143}, {Known: true, Signal: 35}},
+				Limit:  3, Interval: 4 * time.Second, Delay: 5 * time.Second, MaxDelay: 6 * time.Second,
+			},
 		},
 		WatchdogSignal: unix.SIGKILL, KillSignal: unix.SIGQUIT, ReloadSignal: unix.SIGHUP,
-		Respawn: sidecar.Respawn{
-			Mode: "platform", When: "always", NormalExit: []string{"0", "TERM", "143"}, Limit: 3,
-			Interval: 4 * time.Second, Delay: 5 * time.Second, MaxDelay: 6 * time.Second,
-		},
+		Gate: "localhost:6379", FDStoreMax: 7,
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -173,14 +171,17 @@ func TestPrecedence(t *testing.T) {
 		"policy.paused":        {"ignore", "not-ready", "ignore"},
 		"signals.kill":         {"HUP", "INT", "QUIT"},
 		"signals.reload":       {"HUP", "INT", "QUIT"},
+		"gate.tcp":             {"a:1", "b:2", ":3"},
+		"respawn.mode":         {"signal", "pod", "platform"},
 		"respawn.when":         {"never", "always", "on-failure"},
 		"respawn.normal-exit":  {"1", "2", "3"},
 		"respawn.limit":        {"1", "2", "3"},
 		"respawn.interval":     {"1s", "2s", "3s"},
 		"respawn.delay":        {"1s", "2s", "3s"},
 		"respawn.max-delay":    {"1s", "2s", "3s"},
+		"fdstore.max":          {"1", "2", "3"},
 	}
-	notInThisVersion := map[string]string{"gate.tcp": "", "policy.unknown": "not-ready", "respawn.mode": "platform", "fdstore.max": "0"}
+	notInThisVersion := map[string]string{"policy.unknown": "not-ready"}
 	for key, v := range notInThisVersion {
 		values[key] = [3]string{v, v, v}
 	}
@@ -510,19 +511,31 @@ func TestErrors(t *testing.T) {
 		{"daemon in a sidecar", input{file: "services:\n- name: a\n  expect: daemon\n"}, []string{
 			`cannot use expect "daemon" (from ` + DefaultFile + `:3): a container ends with its first process, and a sidecar is not the parent that could follow a fork; keep the daemon in the foreground, or start it by podnotify run`}},
 
+		{"pidfile without a file", input{args: "--service a --expect pidfile"}, []string{
+			`cannot use expect "pidfile" (from --expect): no PID file is named; set select.pidfile`}},
+		{"pidfile without a file in run", input{mode: Run, command: []string{"a"}, args: "--expect pidfile"}, []string{
+			`cannot use expect "pidfile" (from --expect): no PID file is named; set select.pidfile`}},
+		{"exec in a sidecar", input{args: "--service a --respawn-mode exec"}, []string{
+			`cannot use respawn.mode "exec" (from --respawn-mode): only who has started the daemon can start it again; use podnotify run`}},
+		{"pod in run", input{mode: Run, command: []string{"a"}, args: "--respawn-mode pod"}, []string{
+			`cannot use respawn.mode "pod" (from --respawn-mode): the exit code of podnotify run is the daemon's own, so it cannot be 79 to restart the pod; use podnotify sidecar, or respawn.mode exec`}},
+		{"containerd", input{file: "services:\n- name: a\n  respawn: {mode: containerd}\n"}, []string{
+			`cannot use respawn.mode "containerd" (from ` + DefaultFile + `:3): only podnotify-node speaks with containerd; use podnotify-node`}},
+		{"containerd in run", input{mode: Run, command: []string{"a"}, args: "--respawn-mode containerd"}, []string{
+			`cannot use respawn.mode "containerd" (from --respawn-mode): only podnotify-node speaks with containerd; use podnotify-node`}},
+		{"unknown respawn mode", input{args: "--service a --respawn-mode yes --respawn-when no"}, []string{
+			`cannot use respawn.mode "yes" (from --respawn-mode): is not known here; write platform, signal, exec, pod or containerd`,
+			`cannot use respawn.when "no" (from --respawn-when): is not known here; write on-failure, never or always`}},
+		{"gate without port", input{args: "--service a --gate-tcp localhost"}, []string{
+			`cannot use gate.tcp "localhost" (from --gate-tcp): has no port; write localhost:PORT`}},
+		{"gate on port 0", input{args: "--service a --gate-tcp localhost:0"}, []string{
+			`cannot use gate.tcp "localhost:0" (from --gate-tcp): nobody accepts on port 0; write the port of the daemon`}},
+		{"fdstore", input{args: "--service a --fdstore-max=-1"}, []string{
+			`cannot use fdstore.max "-1" (from --fdstore-max): is no whole number from 0 on`}},
+
 		// Not in this version.
-		{"fork in run", input{mode: Run, command: []string{"a"}, args: "--expect fork"}, []string{
-			`cannot use expect "fork" (from --expect): this version does not follow forks; keep the daemon in the foreground and use notify, stop or none`}},
-		{"pidfile", input{args: "--service a --expect pidfile --select-pidfile /x"}, []string{
-			`cannot use expect "pidfile" (from --expect): this version does not watch PID files; keep the daemon in the foreground and use notify, stop or none`}},
-		{"gate", input{args: "--service a --gate-tcp 127.0.0.1:80"}, []string{
-			`cannot use gate.tcp "127.0.0.1:80" (from --gate-tcp): this version has no gate; leave it out`}},
 		{"unknown", input{args: "--service a --policy-unknown ready"}, []string{
 			`cannot use policy.unknown "ready" (from --policy-unknown): this version only knows not-ready; leave it out`}},
-		{"respawn", input{args: "--service a --respawn-mode signal"}, []string{
-			`cannot use respawn.mode "signal" (from --respawn-mode): this version does not respawn; leave it out: the platform restarts the container, by its probes`}},
-		{"fdstore", input{args: "--service a --fdstore-max 3"}, []string{
-			`cannot use fdstore.max "3" (from --fdstore-max): this version does not keep descriptors; leave it out`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !strings.Contains(test.in.args, "--run-dir") { // the default depends on who runs the test
@@ -546,19 +559,66 @@ func TestWithoutNotYet(t *testing.T) {
 		args string
 		want []string
 	}{
-		{Sidecar, "--expect pidfile", []string{`cannot use expect "pidfile" (from --expect): no PID file is named; set select.pidfile`}},
-		{Sidecar, "--expect pidfile --select-pidfile /x", nil},
-		{Run, "--expect fork", nil},
 		{Sidecar, "--policy-unknown reload", []string{`cannot use policy.unknown "reload" (from --policy-unknown): no signal to reload is named; set signals.reload; HUP ends some daemons`}},
 		{Sidecar, "--policy-unknown reload --signals-reload HUP", nil},
-		{Sidecar, "--respawn-mode exec", []string{`cannot use respawn.mode "exec" (from --respawn-mode): only who has started the daemon can start it again; use podnotify run`}},
-		{Run, "--respawn-mode exec", nil},
-		{Run, "--respawn-mode containerd", []string{`cannot use respawn.mode "containerd" (from --respawn-mode): only podnotify-node speaks with containerd; use podnotify-node`}},
-		{Sidecar, "--gate-tcp localhost", []string{`cannot use gate.tcp "localhost" (from --gate-tcp): has no port; write localhost:PORT`}},
+		{Sidecar, "--policy-unknown ready", nil},
 	} {
 		_, err := input{mode: test.mode, args: "--service a --run-dir /r " + test.args, command: []string{"a"}}.load(t)
 		if diff := cmp.Diff(test.want, lines(err)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", test.args, diff)
+		}
+	}
+}
+
+// What each way to stand to a daemon can do is accepted, without a warning.
+func TestPossible(t *testing.T) {
+	for _, test := range []struct {
+		mode Mode
+		args string
+	}{
+		{Sidecar, "--expect pidfile --select-pidfile /x"},
+		{Sidecar, "--gate-tcp localhost:80"},
+		{Sidecar, "--gate-tcp :80"},
+		{Sidecar, "--respawn-mode signal"},
+		{Sidecar, "--respawn-mode pod"},
+		{Run, "--expect fork"},
+		{Run, "--expect daemon"},
+		{Run, "--expect pidfile --select-pidfile /x"},
+		{Run, "--gate-tcp [::1]:80"},
+		{Run, "--respawn-mode signal"},
+		{Run, "--respawn-mode exec"},
+		{Run, "--fdstore-max 3"},
+	} {
+		c := input{mode: test.mode, args: "--service a --run-dir /r " + test.args, command: []string{"a"}}.mustLoad(t)
+		if len(c.Warnings) > 0 {
+			t.Errorf("%s: %q", test.args, c.Warnings)
+		}
+	}
+}
+
+// Who may serve a daemon in both ways from one file is told what a sidecar
+// leaves out, and is not refused.
+func TestFDStoreInSidecar(t *testing.T) {
+	c := input{args: "--service a --run-dir /r --fdstore-max 3"}.mustLoad(t)
+	want := []string{"fdstore.max of service a means nothing to a sidecar, which could not hand the descriptors back; podnotify run keeps them"}
+	if diff := cmp.Diff(want, c.Warnings); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestSignal(t *testing.T) {
+	for text, want := range map[string]unix.Signal{"TERM": unix.SIGTERM, "SIGHUP": unix.SIGHUP, "9": unix.SIGKILL, "rtmin+1": 35} {
+		if got, err := Signal(text); got != want || err != nil {
+			t.Errorf("%s is %v, %v", text, got, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":    `cannot use signal "": it is empty; leave it out for the default`,
+		"FOO": `cannot use signal "FOO": it is no signal; write a name like TERM or a number from 1 to 64`,
+		"0":   `cannot use signal "0": it is no signal; write a name like TERM or a number from 1 to 64`,
+	} {
+		if _, err := Signal(text); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
 }

@@ -106,7 +106,7 @@ var serviceKeys = []key[sidecar.Config]{
 				return nil
 			}
 			s.Policy.Gate = true
-			return into(readTCP, func(s *sidecar.Config) *string { return &s.Gate })(s, v)
+			return into(readPeer, func(s *sidecar.Config) *string { return &s.Gate })(s, v)
 		}},
 
 	{"policy.start-timeout", "report", "WHAT", "after timeouts.start: report or not-live",

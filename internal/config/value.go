@@ -220,6 +220,15 @@ func readTCP(s string) (string, *fault) {
 	return s, nil
 }
 
+// readPeer reads host:port of somebody who accepts. Without a host it is this one.
+func readPeer(s string) (string, *fault) {
+	s, bad := readTCP(s)
+	if bad == nil && strings.TrimLeft(s[strings.LastIndexByte(s, ':')+1:], "0") == "" {
+		return "", &fault{"nobody accepts on port 0", "write the port of the daemon"}
+	}
+	return s, bad
+}
+
 func readPath(s string) (string, *fault) {
 	switch {
 	case strings.IndexByte(s, 0) >= 0:
