@@ -131,7 +131,7 @@ var serviceKeys = []key[sidecar.Config]{
 		choice(func(s *sidecar.Config, i int) { s.Policy.Respawn.When = lifecycle.RespawnWhen(i) }, "on-failure", "never", "always")},
 	{"respawn.normal-exit", "", "LIST", "exit codes and signals that are no failure, with commas between them",
 		into(readExits, func(s *sidecar.Config) *[]lifecycle.Exit { return &s.Policy.Respawn.Normal })},
-	{"respawn.limit", "10", "COUNT", "respawns within respawn.interval",
+	{"respawn.limit", "10", "COUNT", "respawns within respawn.interval; 0: no limit",
 		into(readCount, func(s *sidecar.Config) *int { return &s.Policy.Respawn.Limit })},
 	{"respawn.interval", "5m", "DURATION", "see respawn.limit; 0: no limit",
 		into(readDuration, func(s *sidecar.Config) *time.Duration { return &s.Policy.Respawn.Interval })},

@@ -120,7 +120,6 @@ const (
 	Start                              // start CMD again
 	RestartContainer                   // Who has ended: the same for its container's entry process, if that lives on
 	RestartPod                         // exit 79
-	Quit                               // the main process ended and will not be started again
 )
 
 // Action is one piece of work. The machine never does it itself.

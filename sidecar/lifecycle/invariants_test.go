@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,6 +26,11 @@ type watcher struct {
 	kills  bool            // and will kill it
 	killed bool
 	opened bool // the startup probe said yes of this main process
+
+	back    bool        // we ended this instance to bring it back
+	podded  bool        // we had the pod restarted for it
+	renewed int         // instances after the first
+	paced   []time.Time // respawns that count for the limit
 }
 
 func watch(p Policy) *watcher {
@@ -65,15 +71,32 @@ func (w *watcher) apply(e Event, now time.Time) error {
 	}
 	living := old.Phase != Absent && old.Phase != Gone
 	renewed := s.Phase != Gone && (!living && s.Phase != old.Phase || e.Kind == Found && old.Phase == Stopping && e.Who != old.Main)
+	mode := w.p.Respawn.Mode
+	asked, back, podded := w.asked, w.back, w.podded
+	if renewed && old.Phase == Gone {
+		w.renewed++
+	}
 	if renewed || s.Phase == Gone {
-		w.asked, w.kills, w.killed, w.opened = false, false, false, false
+		w.asked, w.kills, w.killed, w.opened, w.back = false, false, false, false, false
+	}
+	if renewed {
+		w.podded = false
 	}
 	if e.Kind == StopAsked && living {
 		w.asked = true
 		w.kills = w.kills || e.Number == 1
 	}
-	if e.Kind == RespawnAsked && old.Main != nobody {
-		w.asked, w.kills = true, true
+	switch e.Kind {
+	case RespawnAsked:
+		w.paced = nil
+		if old.Main != nobody {
+			w.asked, w.kills, w.back = true, true, true
+		}
+	case ResetRespawns:
+		w.paced = nil
+	}
+	if old.LimitHit && !s.LimitHit && e.Kind == Timer {
+		w.paced = nil
 	}
 
 	must := func(ok bool, format string, args ...any) error {
@@ -93,7 +116,11 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		must(!says(Readyz) || says(Startup), "ready and not started"),
 		must(!over || !says(Readyz) && !says(Startup), "ready or started without a process"),
 		must(!over || s.Main == nobody && s.Owed == nobody && !s.Paused, "main %v owed %v paused %v", s.Main, s.Owed, s.Paused),
-		must(!over || !timed, "a deadline at %v", due),
+		must(!over || !timed || s.LimitHit || due.Equal(s.RespawnAt), "a deadline at %v", due),
+		must(s.RespawnAt.IsZero() || mode == RespawnExec && over && w.m.ComesBack() && (!old.RespawnAt.IsZero() || back || !asked), "respawned at %v", s.RespawnAt),
+		must(s.LimitHit == old.LimitHit || s.LimitHit && w.p.Respawn.Limit > 0 && w.p.Respawn.Interval > 0 && (e.Kind == Ended || e.Kind == Timer || e.Kind == Trigger) ||
+			!s.LimitHit && (s.Phase == Ready || e.Kind == RespawnAsked || e.Kind == ResetRespawns || e.Kind == Timer), "limit hit: %v", s.LimitHit),
+		must(!old.Starved || s.Starved || over || s.Phase != Stopping && (s.Phase == Starting || old.Phase == Stopping) || !w.podded && s.Phase != Stopping, "no longer starved, although it is being respawned for it"),
 		must(timed != due.IsZero() && due.Equal(s.Deadline), "deadline %v %v, in the snapshot %v", due, timed, s.Deadline),
 		must(e.Kind != Timer || !timed || due.After(now), "deadline %v is not after its timer at %v", due, now),
 		must(!s.Paused || w.halted[s.Main], "paused, and process %v was not seen stopped", s.Main),
@@ -109,39 +136,92 @@ func (w *watcher) apply(e Event, now time.Time) error {
 			"late: start %v reload %v stop %v", s.StartLate, s.ReloadLate, s.StopLate),
 		must(s.Started || s.Phase != Ready && s.Phase != Reloading, "not started"),
 		must(s.Respawns >= old.Respawns || e.Kind == ResetRespawns, "respawns went from %d to %d", old.Respawns, s.Respawns),
+		must(sum(s.Respawned) == w.renewed, "%d respawns, counted %v", w.renewed, s.Respawned),
 	} {
 		if err == nil {
 			err = x
 		}
 	}
 	for _, a := range actions {
+		var x error
 		switch a.Kind {
 		case Continue:
-			x := must(w.halted[a.Who], "continues process %v, which is not stopped", a.Who)
-			if x == nil {
-				x = must(w.asked || a.Who == s.Owed, "undoes an operator's stop of process %v", a.Who)
-			}
-			if err == nil {
-				err = x
+			if x = must(w.halted[a.Who], "continues process %v, which is not stopped", a.Who); x == nil {
+				x = must(w.asked || a.Who == s.Owed || slices.ContainsFunc(actions, func(b Action) bool { return b.Kind == Terminate || b.Kind == Abort || b.Kind == Kill }),
+					"undoes an operator's stop of process %v", a.Who)
 			}
 		case Kill:
-			x := must(w.kills && !w.killed && e.Kind == Timer && s.StopLate && a.Who == s.Main && a.Who != nobody, "kills process %v", a.Who)
+			late := e.Kind == Timer && s.StopLate && a.Who == s.Main && a.Who != nobody
+			if ours := mode == RespawnSignal || mode == RespawnExec; ours && !asked { // it stopped by itself, and too slowly
+				w.asked, w.kills, w.back = true, true, true
+			}
+			x = must(late && w.kills && !w.killed, "kills process %v", a.Who)
 			w.killed = true
-			if err == nil {
-				err = x
-			}
 		case Hold:
-			if err == nil {
-				err = must(a.Who != nobody && a.Who != s.Main, "holds process %v", a.Who)
-			}
+			x = must(a.Who != nobody && a.Who != s.Main, "holds process %v", a.Who)
 		case Knock:
-			if err == nil {
-				err = must(w.p.Gate && !s.GateOpen && a.Who == s.Main, "knocks for process %v", a.Who)
-			}
+			x = must(w.p.Gate && !s.GateOpen && a.Who == s.Main, "knocks for process %v", a.Who)
+		case Terminate, Abort:
+			byUs := !asked && (mode == RespawnSignal || mode == RespawnExec) && (e.Kind == Timer || e.Kind == Trigger)
+			x = must(!back && (e.Kind == RespawnAsked || byUs) && s.Phase == Stopping && a.Who == s.Main && a.Who != nobody, "ends process %v", a.Who)
+			w.asked, w.kills, w.back = true, true, true
+		case Start:
+			x = must(mode == RespawnExec && over && (e.Kind == RespawnAsked || !old.RespawnAt.IsZero() && e.Kind == Timer ||
+				e.Kind == Ended && e.Who == old.Main && (back || !asked)), "starts the daemon")
+		case RestartContainer:
+			x = must(mode != RespawnExec && back && e.Kind == Ended && e.Who == old.Main && a.Who == old.Main, "restarts the container of %v", a.Who)
+		case RestartPod:
+			x = must(mode == RespawnPod && !podded && !asked && a.Who == s.Main && a.Who != nobody, "restarts the pod of %v", a.Who)
+			w.podded = true
 		}
+		if err == nil {
+			err = x
+		}
+	}
+	if err == nil {
+		err = w.paces(e, old, s, asked, now, must)
 	}
 	w.opened = w.opened || says(Startup)
 	return err
+}
+
+// paces holds the machine to its limit: in no span as long as the interval are
+// there more than two windows' worth of respawns, which began by themselves.
+func (w *watcher) paces(e Event, old, s Snapshot, asked bool, now time.Time, must func(bool, string, ...any) error) error {
+	r := &w.p.Respawn
+	if r.Interval == 0 || r.Limit == 0 || e.Kind == RespawnAsked {
+		return nil
+	}
+	did := false
+	for _, a := range w.m.actions {
+		switch a.Kind {
+		case Start: // at the end of the delay it was counted already
+			did = did || e.Kind == Ended
+		case Terminate, Abort, Kill:
+			did = did || r.Mode == RespawnSignal && !asked
+		case RestartPod:
+			did = true
+		}
+	}
+	did = did || old.RespawnAt.IsZero() && !s.RespawnAt.IsZero()
+	if !did {
+		return nil
+	}
+	w.paced = append(w.paced, now)
+	n := 0
+	for _, at := range w.paced {
+		if now.Sub(at) < r.Interval {
+			n++
+		}
+	}
+	return must(n <= 2*r.Limit, "%d respawns within %v, with a limit of %d", n, r.Interval, r.Limit)
+}
+
+func sum(counts [whys]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
 }
 
 // durations that a policy or a datagram may name.
@@ -160,6 +240,15 @@ func drawPolicy(t *rapid.T) Policy {
 		OnReload:       rapid.SampledFrom([]Effect{Ignore, NotReady}).Draw(t, "reloading"),
 		OnErrno:        rapid.SampledFrom([]Effect{Ignore, NotReady, NotLive}).Draw(t, "errno"),
 		OnPaused:       rapid.SampledFrom([]Effect{Ignore, NotReady}).Draw(t, "paused"),
+		Respawn: Respawn{
+			Mode:     rapid.SampledFrom([]RespawnMode{RespawnPlatform, RespawnSignal, RespawnExec, RespawnPod}).Draw(t, "mode"),
+			When:     rapid.SampledFrom([]RespawnWhen{OnFailure, Never, Always}).Draw(t, "when"),
+			Normal:   rapid.SampledFrom([][]Exit{nil, {exited(0)}, {killedBy(15)}}).Draw(t, "normal"),
+			Limit:    rapid.IntRange(0, 3).Draw(t, "limit"),
+			Interval: span.Draw(t, "interval"),
+			Delay:    rapid.SampledFrom([]time.Duration{0, ms, sec}).Draw(t, "delay"),
+			MaxDelay: span.Draw(t, "max-delay"),
+		},
 	}
 }
 
@@ -231,6 +320,10 @@ func FuzzMachine(f *testing.F) {
 	f.Add(join(start, word(Found, 1), word(Reload, 1), word(ReadyWord, 1), word(StopWord, 1), word(Ended, 1)))
 	f.Add(join(start, word(Found, 1), word(ReadyWord, 2), word(StopWord, 2), word(ReadyWord, 1), word(Ended, 2)))
 	f.Add(join([]byte{2, 0xff, 0, 0}, word(Found, 1), word(Stopped, 1), word(MainPID, 3), word(Ended, 1), word(Stopped, 3), word(Continued, 3), word(StopAsked, 0), word(Timer, 0)))
+	crash := join(word(Found, 1), word(ReadyWord, 1), word(Trigger, 1), word(Ended, 1), word(Timer, 0))
+	for mode := range byte(4) {
+		f.Add(join([]byte{1, 0b0100_1001, 0x20, 0x50 | mode}, crash, crash, crash))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < 4 {
 			return
@@ -249,6 +342,14 @@ func FuzzMachine(f *testing.F) {
 		}
 		if b[2]>>5&1 != 0 {
 			p.OnStartTimeout = NotLive
+		}
+		p.Respawn = Respawn{
+			Mode:     RespawnMode(b[3] & 3),
+			When:     RespawnWhen(b[3] >> 2 % 3),
+			Limit:    int(b[3] >> 4 & 3),
+			Interval: pick(b[3]>>6&1*3, 0),
+			Delay:    pick(b[3]>>7, 0),
+			MaxDelay: 30 * sec,
 		}
 		w := watch(p)
 		now := epoch

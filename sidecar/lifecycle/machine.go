@@ -585,6 +585,8 @@ func (m *Machine) bringBack(why Why, now time.Time) {
 	switch {
 	case m.respawn, m.s.Main == ProcID{}, mode == RespawnPlatform && why != WhyAsked:
 		return
+	case m.asked && why != WhyAsked: // it is to go, and not to come back
+		return
 	case mode == RespawnPod && why != WhyAsked:
 		if m.podded {
 			return
@@ -605,7 +607,7 @@ func (m *Machine) bringBack(why Why, now time.Time) {
 	case WhyWatchdog:
 		signal = Abort
 	case WhyStopTimeout:
-		signal = Kill
+		signal, m.killed = Kill, true
 	}
 	stopAsked(m, Event{Kind: StopAsked, Number: 1}, now)
 	m.act(signal, m.s.Main)
@@ -618,8 +620,9 @@ func respawnAsked(m *Machine, _ Event, now time.Time) {
 
 // respawnGone starts the daemon at once, where we are who starts it.
 func respawnGone(m *Machine, e Event, now time.Time) {
+	due := m.back && m.again.IsZero() // Start was asked for already
 	m.s.LimitHit, m.calm, m.pace, m.again = false, time.Time{}, pace{}, time.Time{}
-	if m.p.Respawn.Mode == RespawnExec {
+	if m.p.Respawn.Mode == RespawnExec && !due {
 		m.why, m.back = WhyAsked, true
 		m.act(Start, e.Who)
 	}
@@ -814,6 +817,9 @@ func pingEarly(m *Machine, _ Event, now time.Time) { m.s.PingAt = now }
 
 func ping(m *Machine, _ Event, now time.Time) {
 	m.s.PingAt = now
+	if m.s.Starved && m.podded { // too late: the pod is being restarted for it
+		return
+	}
 	m.s.Starved = false
 	m.watchdog = after(now, m.s.Watchdog)
 }

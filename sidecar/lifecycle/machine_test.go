@@ -117,6 +117,7 @@ func describe(m *Machine, p *Policy, actions []Action) string {
 	fact(s.Starved, "starved")
 	fact(s.Triggered, "triggered")
 	fact(s.GateOpen, "gate")
+	fact(s.LimitHit, "limit")
 	if d, ok := m.Deadline(); ok {
 		fmt.Fprintf(&b, " due=%v", d.Sub(epoch))
 	}

@@ -220,16 +220,16 @@ var waits = [...]string{
 // expect that would have fitted.
 func (s *Snapshot) seen(p *Policy) string {
 	switch n := s.Seen; {
+	case n.Stops > 0 && !p.Expect.stops():
+		return fmt.Sprintf("a process stopped itself (%d times); expect: stop would fit", n.Stops)
+	case n.Readies > 0:
+		return "it sent READY=1; expect: notify would fit"
 	case p.Expect == ExpectDaemon && n.Forks == 1:
 		return "1 fork was seen where 2 are expected; expect: fork would fit"
 	case (p.Expect == ExpectFork || p.Expect == ExpectDaemon) && n.Forks == 0:
 		return "no fork was seen: it stays in the foreground; expect: notify fits if it sends READY=1, expect: none if it never says it is ready"
 	case p.Expect == ExpectPIDFile:
 		return fmt.Sprintf("the PID file names no process of this service; forks seen: %d", n.Forks)
-	case n.Stops > 0 && !p.Expect.stops():
-		return fmt.Sprintf("a process stopped itself (%d times); expect: stop would fit", n.Stops)
-	case n.Readies > 0:
-		return "it sent READY=1; expect: notify would fit"
 	case n.Statuses > 0:
 		return "it spoke (STATUS or another word) but did not send READY=1; expect: notify fits once it does, raise timeouts.start if it is only slow"
 	case n.Forks > 0:

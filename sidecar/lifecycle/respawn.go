@@ -31,7 +31,7 @@ type Respawn struct {
 	Mode     RespawnMode
 	When     RespawnWhen
 	Normal   []Exit        // these ends are no failure (upstart's normal exit)
-	Limit    int           // respawns within Interval; one more, and it is not tried again
+	Limit    int           // respawns within Interval; one more, and it is not tried again; 0: no limit
 	Interval time.Duration // 0: no limit
 	Delay    time.Duration // before the first respawn; doubles up to MaxDelay
 	MaxDelay time.Duration
@@ -67,12 +67,12 @@ func (c *pace) next(r *Respawn, now time.Time) (delay time.Duration, ok bool) {
 		*c = pace{since: now}
 	}
 	c.count++
-	if r.Interval > 0 && c.count > r.Limit {
+	if r.Interval > 0 && r.Limit > 0 && c.count > r.Limit {
 		return 0, false
 	}
 	delay = r.Delay
-	for i := 1; i < c.count && delay < r.MaxDelay; i++ {
-		delay *= 2
+	for i := 1; i < c.count && 0 < delay && delay < r.MaxDelay; i++ {
+		delay += min(delay, r.MaxDelay-delay)
 	}
 	if r.MaxDelay > 0 {
 		delay = min(delay, r.MaxDelay)
