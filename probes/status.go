@@ -46,10 +46,11 @@ type Status struct {
 	Checks   []Check  `json:"checks"`
 	Watchdog Watchdog `json:"watchdog"`
 
-	StartSeconds *float64 `json:"startSeconds"` // from the start to ready; null: this instance was not ready yet
-	Respawns     int      `json:"respawns"`
-	LastExit     *Exit    `json:"lastExit"` // of the previous main process; null: none ended so far
-	Adopted      bool     `json:"adopted"`  // known from before podnotify was restarted
+	StartSeconds *float64   `json:"startSeconds"` // from the start to ready; null: this instance was not ready yet
+	Respawns     int        `json:"respawns"`
+	RespawnAt    *time.Time `json:"respawnAt"` // when podnotify starts it again; null: no respawn is due
+	LastExit     *Exit      `json:"lastExit"`  // of the previous main process; null: none ended so far
+	Adopted      bool       `json:"adopted"`   // known from before podnotify was restarted
 
 	SignalPermitted *bool `json:"signalPermitted"` // whether the kernel lets podnotify signal the main process; null: not tried
 
@@ -125,6 +126,7 @@ func StatusOf(src Source, now time.Time) Status {
 		VarlinkError: valid(look.VarlinkError),
 		Watchdog:     Watchdog{IntervalSeconds: look.Watchdog.Seconds()},
 		Respawns:     look.Respawns,
+		RespawnAt:    timeOf(look.RespawnAt),
 		Adopted:      facts.Adopted,
 		UnknownKeys:  counts(facts.UnknownKeys),
 		Warnings:     []string{},

@@ -14,7 +14,7 @@ import (
 func TestStatusJSON(t *testing.T) {
 	look := with(func(n *lifecycle.Snapshot) {
 		n.Status, n.BusError, n.VarlinkError = "a<b \xff\n", "org.Error", "io.Error"
-		n.Errno, n.Respawns = 2, 3
+		n.Errno, n.Respawns, n.RespawnAt = 2, 3, epoch.Add(time.Second)
 		n.Watchdog, n.PingAt = 2*time.Second, epoch
 		n.Deniable, n.Forbidden = true, true
 		n.LastExit = &lifecycle.LastExit{Exit: lifecycle.Exit{Known: true, Signal: 15}, Who: daemon, At: epoch, Reason: "stopping", Clean: true}
@@ -65,6 +65,7 @@ func TestStatusJSON(t *testing.T) {
  },
  "startSeconds": 1.5,
  "respawns": 3,
+ "respawnAt": "2026-11-22T07:00:01.0000005Z",
  "lastExit": {
   "code": null,
   "signal": "TERM",
@@ -105,7 +106,7 @@ func TestStatusUnknown(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &keys); err != nil {
 		t.Fatal(err)
 	}
-	null := map[string]bool{"since": true, "main": true, "startSeconds": true, "lastExit": true, "signalPermitted": true}
+	null := map[string]bool{"since": true, "main": true, "startSeconds": true, "respawnAt": true, "lastExit": true, "signalPermitted": true}
 	for k, v := range keys {
 		if (v == nil) != null[k] {
 			t.Errorf("%s is %v", k, v)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -307,10 +308,6 @@ func TestStatus(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &all); err != nil || all.Schema != probes.Schema || len(all.Services) != 3 {
 		t.Fatalf("%v: %s", err, stdout)
 	}
-	var b strings.Builder
-	if err := writeStatus(&b, all.Services, since.Add(90*time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	want := `● redis
        Phase: ready since 2026-01-02 03:04:05 UTC; 1m30s ago
     Main PID: 42 (redis-server *:6379)
@@ -328,8 +325,204 @@ func TestStatus(t *testing.T) {
        Fails: process [ready]: ` + reasonOf(t, services[2], "process") + `
        Fails: start [ready]: ` + reasonOf(t, services[2], "start") + `
 `
-	if diff := cmp.Diff(want, b.String()); diff != "" {
+	if diff := cmp.Diff(want, statusText(all.Services, since.Add(90*time.Second))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// Everything that status can show of one service.
+func TestStatusInFull(t *testing.T) {
+	s := lifecycle.Snapshot{
+		Phase: lifecycle.Ready, Since: since, Started: true, GateOpen: true, Paused: true, Errno: 28, Respawns: 4,
+		Main: lifecycle.ProcID{PID: 42, Start: 1}, Status: "Serving", Watchdog: 1500 * time.Millisecond, PingAt: since.Add(88 * time.Second),
+		LastExit: &lifecycle.LastExit{Exit: lifecycle.Exit{Known: true, Signal: 6}, Who: lifecycle.ProcID{PID: 41}, At: since, Reason: "killed"},
+		Facts:    lifecycle.Facts{Command: "redis-server", InnerPID: 7, Container: "cache", ErrnoName: "ENOSPC"},
+	}
+	quiet := starting
+	quiet.Watchdog = 2 * time.Second
+	next := ended
+	next.Respawns, next.RespawnAt = 1, since.Add(95*time.Second)
+	now := since.Add(90 * time.Second)
+	var all []probes.Status
+	for i, look := range []lifecycle.Snapshot{s, quiet, next} {
+		all = append(all, probes.StatusOf(newService([]string{"redis", "web", "db"}[i], look), now))
+	}
+	want := `× redis
+       Phase: ready (paused) since 2026-01-02 03:04:05 UTC; 1m30s ago
+    Main PID: 42 (redis-server), process 7 in its own PID namespace
+   Container: cache
+      Status: "Serving"
+       Errno: 28 ENOSPC
+    Watchdog: ping 2s ago, due every 1.5s
+    Respawns: 4
+   Last exit: killed, signal ABRT at 2026-01-02 03:04:05 UTC
+       Fails: paused [ready]: process 42 is stopped by a signal; kill -CONT 42 continues it
+       Fails: errno [ready]: the daemon reported errno 28 (ENOSPC)
+
+○ web
+       Phase: starting since 2026-01-02 03:04:05 UTC; 1m30s ago
+    Main PID: 42
+    Watchdog: no ping so far, due every 2s
+       Fails: start [startup, ready]: not ready yet: no READY=1 and no stop so far
+
+× db
+       Phase: gone since 2026-01-02 03:04:05 UTC; 1m30s ago
+    Respawns: 1
+     Respawn: at 2026-01-02 03:05:40 UTC; in 5s
+       Fails: process [ready]: no main process
+       Fails: start [ready]: not ready yet: no READY=1 and no stop so far
+`
+	if diff := cmp.Diff(want, statusText(all, now)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// watching runs status --watch until the test ends, and gives what it prints,
+// a line at a time.
+func watching(t *testing.T, out *os.File, in io.Reader, args ...string) *bufio.Scanner {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &app{stdin: strings.NewReader(""), stdout: out, stderr: out}
+	root := newRootCommand(a)
+	root.SetArgs(append([]string{"status", "--watch"}, args...))
+	done := make(chan error, 1)
+	go func() {
+		err := root.ExecuteContext(ctx)
+		out.Close()
+		done <- err
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("status --watch: %v", err)
+		}
+	})
+	return bufio.NewScanner(in)
+}
+
+func next(t *testing.T, lines *bufio.Scanner) string {
+	t.Helper()
+	if !lines.Scan() {
+		t.Fatalf("nothing more is printed: %v", lines.Err())
+	}
+	return lines.Text()
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetReadDeadline(time.Now().Add(30 * time.Second))
+	t.Cleanup(func() { r.Close() })
+	return r, w
+}
+
+// Not on a terminal: a line for each change, and none for what is as it was.
+func TestStatusWatch(t *testing.T) {
+	s := newService("redis", starting)
+	down := atomic.Bool{}
+	inner := probes.Handler(probes.Config{Services: []probes.Source{s, newService("web", ready)}, Healthy: func() error { return nil }})
+	address := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	r, w := pipe(t)
+	lines := watching(t, w, r, "--address", address)
+	is := func(want string) {
+		t.Helper()
+		got := next(t, lines)
+		if when, line, ok := strings.Cut(got, " UTC "); ok {
+			if _, err := time.Parse("2006-01-02 15:04:05", when); err != nil {
+				t.Errorf("%q begins with no time", got)
+			}
+			got = line
+		}
+		if got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	is(`○ redis starting, process 42; start: ` + reasonOf(t, s, "start"))
+	is(`● web ready, process 42; "Serving <\x1b[31mall\nof it>"`)
+	s.look.Store(&ready)
+	is(`● redis ready, process 42; "Serving <\x1b[31mall\nof it>"`)
+	down.Store(true)
+	is("podnotify: cannot ask podnotify at " + address + ": connection reset; is it running there?")
+	down.Store(false)
+	older := ready
+	older.PingAt, older.Facts.Datagrams = since, 7 // no change
+	s.look.Store(&older)
+	s.look.Store(&ended)
+	is(`× redis gone; process: ` + reasonOf(t, s, "process"))
+}
+
+func TestStatusWatchJSON(t *testing.T) {
+	s := newService("redis", starting)
+	r, w := pipe(t)
+	lines := watching(t, w, r, "--address", podnotify(t, s), "-o", "json", "redis")
+	for _, look := range []lifecycle.Snapshot{starting, ready, ended} {
+		s.look.Store(&look)
+		var got probes.Status
+		for got.Phase != look.Phase.String() { // the first may have come twice
+			if err := json.Unmarshal([]byte(next(t, lines)), &got); err != nil || got.Name != "redis" || got.Schema != probes.Schema {
+				t.Fatalf("%v: %+v", err, got)
+			}
+		}
+	}
+}
+
+// On a terminal all of it is drawn again, in place.
+func TestStatusWatchScreen(t *testing.T) {
+	s := newService("redis", starting)
+	master, slave := terminal(t)
+	lines := watching(t, slave, master, "--address", podnotify(t, s))
+	if got := next(t, lines); !strings.HasPrefix(got, "\x1b[2J\x1b[H○ redis\x1b[K") {
+		t.Fatalf("begins with %q", got)
+	}
+	s.look.Store(&ready)
+	for {
+		got := next(t, lines)
+		if strings.Contains(got, "\x1b[2J") {
+			t.Fatalf("cleared twice: %q", got)
+		}
+		if strings.Contains(got, "\x1b[H● redis\x1b[K") {
+			return
+		}
+	}
+}
+
+// terminal is a pseudo terminal: what is written to slave is read from master.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no pseudo terminal: %v", err)
+	}
+	t.Cleanup(func() { master.Close() })
+	fd := int(master.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	if err != nil {
+		t.Skipf("no pseudo terminal: %v", err)
+	}
+	return master, slave
+}
+
+// The first answer has to be one.
+func TestStatusWatchOfNothing(t *testing.T) {
+	if code, _, stderr := command(nil, "status", "--watch", "--address", "127.0.0.1:1"); code != exitNoDaemon || !strings.Contains(stderr, "connection refused") {
+		t.Errorf("code %d, %q", code, stderr)
+	}
+	if code, _, stderr := command(nil, "status", "--watch", "--address", podnotify(t), "nobody"); code != exitNoDaemon || !strings.Contains(stderr, `no service "nobody"`) {
+		t.Errorf("code %d, %q", code, stderr)
 	}
 }
 

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,14 +19,19 @@ import (
 
 func newStatusCommand(a *app) *cobra.Command {
 	var address, format string
+	var watch bool
 	c := &cobra.Command{
 		Use:   "status [flags] [SERVICE]",
 		Short: "Show how the services of a running podnotify are",
 		Long: `Show how the services of a running podnotify are, or one of them. The exit code
 is 0 if all are ready, 3 if one is not, 4 if one has no daemon, there is no such
-service, or podnotify does not answer.`,
+service, or podnotify does not answer.
+
+With --watch it is shown again whenever it changes, until you end it: on a
+terminal all of it, in place; elsewhere a line for each service that changed, or
+with -o json a document for each change, one a line.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
 				return unknownFormat(format)
 			}
@@ -32,34 +39,47 @@ service, or podnotify does not answer.`,
 			if err != nil {
 				return exit(exitUsage, err)
 			}
-			return a.status(k, strings.Join(args, ""), format)
+			service := strings.Join(args, "")
+			if watch {
+				return a.watch(c.Context(), k, service, format)
+			}
+			return a.status(c.Context(), k, service, format)
 		},
 	}
 	failUsage(c, exitUsage)
 	addAddressFlag(c, &address)
 	addOutputFlag(c, &format)
+	c.Flags().BoolVar(&watch, "watch", false, "show it again whenever it changes")
 	return c
 }
 
-func (a *app) status(k *asker, service, format string) error {
-	code, body, err := k.get(context.Background(), page("/statusz", service))
+// status asks once. The error ends the command.
+func (k *asker) status(ctx context.Context, service string) (services []probes.Status, body string, err error) {
+	code, body, err := k.get(ctx, page("/statusz", service))
 	switch {
 	case err != nil:
-		return exit(exitNoDaemon, err)
+		return nil, "", exit(exitNoDaemon, err)
 	case code != http.StatusOK:
-		return exit(exitNoDaemon, errors.New("cannot show the status: "+firstLine(body)))
+		return nil, "", exit(exitNoDaemon, errors.New("cannot show the status: "+firstLine(body)))
 	}
-	services, err := statuses(body, service != "")
+	if services, err = statuses(body, service != ""); err != nil {
+		return nil, "", exit(exitFailed, fmt.Errorf("cannot read the answer of %s: %w", k.base, err))
+	}
+	return services, body, nil
+}
+
+func (a *app) status(ctx context.Context, k *asker, service, format string) error {
+	services, body, err := k.status(ctx, service)
 	if err != nil {
-		return exit(exitFailed, fmt.Errorf("cannot read the answer of %s: %w", k.base, err))
+		return err
 	}
 	if format == "json" {
-		_, err = io.WriteString(a.stdout, body)
+		err = a.show(body)
 	} else {
-		err = writeStatus(a.stdout, services, time.Now())
+		err = a.show(statusText(services, time.Now()))
 	}
 	if err != nil {
-		return exit(exitFailed, fmt.Errorf("cannot write the status: %w", err))
+		return err
 	}
 	worst := 0
 	for _, s := range services {
@@ -69,6 +89,122 @@ func (a *app) status(k *asker, service, format string) error {
 		worst = exitNoDaemon
 	}
 	return exitSilently(worst)
+}
+
+func (a *app) show(text string) error {
+	if _, err := io.WriteString(a.stdout, text); err != nil {
+		return exit(exitFailed, fmt.Errorf("cannot write the status: %w", err))
+	}
+	return nil
+}
+
+// watch shows the status whenever it changes, until ctx is done. A podnotify
+// that went away is waited for: it may be restarted. Only the first answer has
+// to be one.
+func (a *app) watch(ctx context.Context, k *asker, service, format string) error {
+	view := a.watchLines()
+	switch {
+	case format == "json":
+		view = a.watchJSON()
+	case isTerminal(a.stdout):
+		view = a.watchScreen()
+	}
+	var p pause
+	for first := true; ; first = false {
+		services, body, err := k.status(ctx, service)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && first {
+			return err
+		}
+		if err := view(services, body, err); err != nil {
+			return err
+		}
+		if !p.wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// A view shows what is new in an answer, or in the error that came instead.
+type view func(services []probes.Status, body string, err error) error
+
+// watchScreen draws in place. What only grows older is redrawn, too.
+func (a *app) watchScreen() view {
+	last := ""
+	return func(services []probes.Status, _ string, err error) error {
+		text := statusText(services, time.Now())
+		if err != nil {
+			text = printable(err.Error()) + "\n"
+		}
+		if text == last {
+			return nil
+		}
+		clear := ""
+		if last == "" {
+			clear = "\x1b[2J"
+		}
+		last = text
+		return a.show(clear + "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J") // home, clear to the end of each line, and below
+	}
+}
+
+// watchLines prints one line for each service that changed.
+func (a *app) watchLines() view {
+	last := map[string]string{}
+	return func(services []probes.Status, _ string, err error) error {
+		if a.changed(last, err); err != nil {
+			return nil
+		}
+		for _, s := range services {
+			line := statusLine(s)
+			if last[s.Name] == line {
+				continue
+			}
+			last[s.Name] = line
+			if err := a.show(time.Now().UTC().Format(timeFormat) + " " + line + "\n"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// watchJSON prints the answer if it changed in more than what is counted.
+func (a *app) watchJSON() view {
+	complaints := map[string]string{}
+	last := ""
+	return func(services []probes.Status, body string, err error) error {
+		if a.changed(complaints, err); err != nil {
+			return nil
+		}
+		for i := range services {
+			services[i].Counters, services[i].Watchdog.SinceSeconds = probes.Counters{}, nil
+		}
+		key, err := json.Marshal(services)
+		if err != nil {
+			return exit(exitFailed, fmt.Errorf("cannot compare the status: %w", err))
+		}
+		if string(key) == last {
+			return nil
+		}
+		last = string(key)
+		return a.show(body)
+	}
+}
+
+// changed complains of an error once, for as long as it lasts.
+func (a *app) changed(last map[string]string, err error) {
+	const key = "" // no service is called so
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != last[key] {
+		a.complain(text)
+	}
+	last[key] = text
 }
 
 // exitSilently is the end of a command whose code says what its output has said.
@@ -89,9 +225,11 @@ func statusCode(s probes.Status) int {
 	return exitNotReady
 }
 
-// writeStatus shows services in the manner of systemctl status. What the daemon
+const timeFormat = "2006-01-02 15:04:05 MST"
+
+// statusText shows services in the manner of systemctl status. What the daemon
 // said is made printable.
-func writeStatus(w io.Writer, services []probes.Status, now time.Time) error {
+func statusText(services []probes.Status, now time.Time) string {
 	var b strings.Builder
 	for i, s := range services {
 		if i > 0 {
@@ -101,25 +239,23 @@ func writeStatus(w io.Writer, services []probes.Status, now time.Time) error {
 			fmt.Fprintf(&b, "%12s: %s\n", name, printable(fmt.Sprintf(format, args...)))
 		}
 		fmt.Fprintf(&b, "%s %s\n", dot(s), printable(s.Name))
-		phase := s.Phase
-		if s.Paused {
-			phase += " (paused)"
-		}
+		phase := phaseOf(s)
 		if s.Since != nil {
-			phase += fmt.Sprintf(" since %s; %s ago", s.Since.UTC().Format("2006-01-02 15:04:05 MST"), age(now.Sub(*s.Since)))
+			phase += fmt.Sprintf(" since %s; %s ago", s.Since.UTC().Format(timeFormat), age(now.Sub(*s.Since)))
 		}
 		line("Phase", "%s", phase)
 		if m := s.Main; m != nil {
-			command := ""
+			main := strconv.Itoa(m.PID)
 			if m.Command != "" {
-				command = " (" + m.Command + ")"
+				main += " (" + m.Command + ")"
 			}
-			line("Main PID", "%d%s", m.PID, command)
+			if m.InnerPID != 0 && m.InnerPID != m.PID {
+				main += fmt.Sprintf(", process %d in its own PID namespace", m.InnerPID)
+			}
+			line("Main PID", "%s", main)
 			if m.Container != "" {
 				line("Container", "%s", m.Container)
 			}
-		} else if x := s.LastExit; x != nil {
-			line("Last exit", "%s", lastExit(x))
 		}
 		if s.Status != "" {
 			line("Status", `"%s"`, s.Status)
@@ -127,8 +263,21 @@ func writeStatus(w io.Writer, services []probes.Status, now time.Time) error {
 		if n := s.Errno; n.Number != 0 {
 			line("Errno", "%s", strings.TrimSpace(fmt.Sprintf("%d %s", n.Number, n.Name)))
 		}
+		if w := s.Watchdog; w.IntervalSeconds > 0 {
+			ping := "no ping so far"
+			if w.SinceSeconds != nil {
+				ping = "ping " + age(seconds(*w.SinceSeconds)) + " ago"
+			}
+			line("Watchdog", "%s, due every %s", ping, seconds(w.IntervalSeconds))
+		}
 		if s.Respawns > 0 {
 			line("Respawns", "%d", s.Respawns)
+		}
+		if s.LastExit != nil {
+			line("Last exit", "%s", lastExit(s.LastExit))
+		}
+		if at := s.RespawnAt; at != nil {
+			line("Respawn", "at %s; in %s", at.UTC().Format(timeFormat), age(at.Sub(now)))
 		}
 		for _, c := range s.Checks {
 			if !c.OK {
@@ -139,9 +288,35 @@ func writeStatus(w io.Writer, services []probes.Status, now time.Time) error {
 			line("Warning", "%s", warning)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
+
+// statusLine is a service on one line, without anything that only grows older.
+func statusLine(s probes.Status) string {
+	out := dot(s) + " " + s.Name + " " + phaseOf(s)
+	if s.Main != nil {
+		out += fmt.Sprintf(", process %d", s.Main.PID)
+	}
+	for _, c := range s.Checks {
+		if !c.OK {
+			out += "; " + c.Name + ": " + c.Reason
+			break
+		}
+	}
+	if s.Status != "" {
+		out += `; "` + s.Status + `"`
+	}
+	return printable(out)
+}
+
+func phaseOf(s probes.Status) string {
+	if s.Paused {
+		return s.Phase + " (paused)"
+	}
+	return s.Phase
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // dot is systemd's: a full one for what is as it shall be, an empty one for what
 // is not there or on its way, a cross for what went wrong.
@@ -169,7 +344,7 @@ func lastExit(x *probes.Exit) string {
 		out += fmt.Sprintf(", code %d", *x.Code)
 	}
 	if x.At != nil {
-		out += " at " + x.At.UTC().Format("2006-01-02 15:04:05 MST")
+		out += " at " + x.At.UTC().Format(timeFormat)
 	}
 	return out
 }

@@ -51,7 +51,7 @@ var heavy = map[string]string{
 
 // pure packages may import these of the standard library and no more: they read
 // no clock and do no I/O.
-var pure = map[string][]string{"sidecar/lifecycle": {"fmt", "strconv", "strings", "time"}}
+var pure = map[string][]string{"sidecar/lifecycle": {"fmt", "slices", "strconv", "strings", "time"}}
 
 type pkg struct {
 	ImportPath string

@@ -63,7 +63,7 @@ var (
 	dropped     = desc("dropped_total", "Datagrams dropped whole.", "service", "reason")
 	unknownKeys = desc("unknown_keys_total", "Keys received that mean nothing to podnotify; /statusz names them.", "service")
 	pings       = desc("watchdog_pings_total", "WATCHDOG=1 received.", "service")
-	respawns    = desc("respawns_total", "New instances after one that ended, by how that had ended or what was done; RESTART_RESET=1 starts the count anew.", "service", "reason")
+	respawns    = desc("respawns_total", "New instances after one that ended, by what they are owed to.", "service", "reason")
 	errno       = desc("errno", "Last ERRNO= of the daemon; 0 is none.", "service")
 	permitted   = desc("signal_permitted", "Whether the kernel lets podnotify signal the main process; absent until tried.", "service")
 	degraded    = desc("degraded", "1 while this part of podnotify itself is in trouble, which fails no probe.", "what")
@@ -136,7 +136,9 @@ func (o output) service(src Source) {
 	}
 	o.counter(unknownKeys, unknown, name)
 	o.counter(pings, facts.Pings, name)
-	o.counter(respawns, uint64(look.Respawns), name, "ended")
+	for _, why := range lifecycle.Whys() {
+		o.counter(respawns, uint64(look.Respawned[why]), name, why.String())
+	}
 }
 
 func (o output) gauge(d *prometheus.Desc, v float64, labels ...string) {
