@@ -496,7 +496,12 @@ func TestNews(t *testing.T) {
 	for _, c := range []struct{ raw, want, bad string }{
 		{"", "", ""},
 		{"READY=1", "READY=1", ""},
-		{"RELOADING=1\nREADY=1", "READY=1", ""},
+		{"RELOADING=1\nREADY=1", "RELOADING=1, READY=1", ""}, // reloaded at once
+		{"MONOTONIC_USEC=17\nRELOADING=1", "RELOADING=1 at 17", ""},
+		{"RELOADING=1\nMONOTONIC_USEC=0x10", "RELOADING=1 at 16", ""},
+		{"RELOADING=1\nMONOTONIC_USEC=now", "RELOADING=1", "MONOTONIC_USEC"},
+		{"RELOADING=1\nMONOTONIC_USEC=9223372036854775808", "RELOADING=1", "MONOTONIC_USEC"},
+		{"MONOTONIC_USEC=17", "", ""},
 		{"READY=1\nSTOPPING=1\nRELOADING=1", "STOPPING=1", ""},
 		{"READY=0\nRELOADING=yes\nSTOPPING=", "", ""},
 		{"ERRNO=5\nREADY=1", "READY=1, ERRNO=5", ""},
@@ -529,6 +534,10 @@ func TestNews(t *testing.T) {
 			switch e.Kind {
 			case lifecycle.Status, lifecycle.BusError, lifecycle.VarlinkError:
 				text += strconv.Quote(string(e.Text))
+			case lifecycle.Reload:
+				if e.Number != 0 {
+					text += " at " + strconv.FormatInt(e.Number, 10)
+				}
 			case lifecycle.Errno:
 				text += strconv.FormatInt(e.Number, 10)
 			case lifecycle.Extend, lifecycle.WatchdogEvery:
