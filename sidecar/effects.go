@@ -80,14 +80,18 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 			}
 		}
 	}
-	if to == lifecycle.Gone && s.dep.Gone != nil && snap.LastExit != nil {
-		x, again := *snap.LastExit, s.m.ComesBack()
-		s.queue.add(func() { s.dep.Gone(x, again) })
-	}
 	if snap.Main != (lifecycle.ProcID{}) {
 		args = append(args, "pid", snap.Main.PID)
 	}
 	s.say(level, msg, args...)
+}
+
+// gone tells that a main process ended.
+func (s *Service) gone() {
+	if x := s.m.LastExit(); x != nil && s.dep.Gone != nil {
+		x, again := *x, s.m.ComesBack()
+		s.queue.add(func() { s.dep.Gone(x, again) })
+	}
 }
 
 // act starts what the machine asks for. The lock is held.

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,7 +271,11 @@ func (s *Service) catchUp() { _, _ = s.drain(backlog) }
 func (s *Service) apply(e lifecycle.Event) {
 	now := s.now()
 	from, exit := s.m.Phase(), s.m.LastExit()
-	for _, a := range s.m.Apply(e, now) {
+	actions := s.m.Apply(e, now)
+	if s.m.Phase() == lifecycle.Gone && from != lifecycle.Gone {
+		s.gone() // before it is started again
+	}
+	for _, a := range actions {
 		s.act(a)
 	}
 	if to := s.m.Phase(); to != from {
@@ -454,26 +459,54 @@ func (s *Service) follow(ended proc.ID) {
 	if s.dep.Orphans == nil {
 		return
 	}
+	judge := lifecycle.ProcID(ended) == s.m.Main() && s.backgrounds()
 	for _, o := range s.dep.Orphans(ended) {
 		if s.meetID(o.ID) != nil {
 			s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
 		}
-		s.judgeForks(o.Forks)
+		if judge {
+			s.judgeForks(o.Forks)
+		}
 	}
+}
+
+// backgrounds reports whether a main process that ends now, and leaves others
+// behind, may be going into the background. Later it is a crash, or its end.
+func (s *Service) backgrounds() bool {
+	switch e := s.cfg.Policy.Expect; s.m.Phase() {
+	case lifecycle.Starting:
+		return true
+	case lifecycle.Ready, lifecycle.Reloading:
+		return e == lifecycle.ExpectFork || e == lifecycle.ExpectDaemon || e == lifecycle.ExpectNone
+	}
+	return false
 }
 
 // judgeForks says which expect would have fitted what the daemon does.
 func (s *Service) judgeForks(forks int) {
-	fits := "expect: fork"
-	if forks > 1 {
-		fits = "expect: daemon"
+	expects, fits := "none", "expect: pidfile would fit, if it writes one"
+	switch forks {
+	case 1:
+		fits = "expect: fork would fit"
+	case 2:
+		fits = "expect: daemon would fit"
 	}
-	switch e := s.cfg.Policy.Expect; {
-	case e == lifecycle.ExpectFork && forks == 1, e == lifecycle.ExpectDaemon && forks <= 2, e == lifecycle.ExpectPIDFile:
-	default:
-		s.warn("forks", fmt.Sprintf("the daemon went into the background: %d fork(s) were seen where expect: %v expects %s; %s would fit, or keep it in the foreground",
-			forks, e, map[bool]string{true: "1", false: "none"}[e == lifecycle.ExpectFork], fits))
+	switch e := s.cfg.Policy.Expect; e {
+	case lifecycle.ExpectPIDFile:
+		return
+	case lifecycle.ExpectFork:
+		expects = "1"
+	case lifecycle.ExpectDaemon:
+		expects = "2"
+		if forks == 1 { // so far
+			return
+		}
 	}
+	if expects == strconv.Itoa(forks) {
+		return
+	}
+	s.warn("forks", fmt.Sprintf("the daemon went into the background: %d fork(s) were seen where expect: %v expects %s; %s, or keep it in the foreground",
+		forks, s.cfg.Policy.Expect, expects, fits))
 }
 
 // Adopt makes a process the main process of a new instance: the one podnotify

@@ -46,11 +46,11 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	}
 	defer a.close()
 
-	gone, start := make(chan supervise.Gone, 4), make(chan struct{}, 4)
+	turns := make(chan supervise.Turn, 4)
 	deps := family.Deps(log)
 	var service *sidecar.Service
-	deps.Gone = func(x lifecycle.LastExit, again bool) { gone <- supervise.Gone{Exit: told(service, x), Again: again} }
-	deps.Start = func() { start <- struct{}{} }
+	deps.Gone = func(x lifecycle.LastExit, again bool) { turns <- supervise.Turn{Exit: told(service, x), Again: again} }
+	deps.Start = func() { turns <- supervise.Turn{Start: true} }
 	if service, err = sidecar.New(c, deps); err != nil {
 		return 1, err
 	}
@@ -75,7 +75,7 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	code := 1
 	g.Go(func() error {
 		defer end()
-		exit, err := daemon.Run(ctx, gone, start)
+		exit, err := daemon.Run(ctx, turns)
 		code = exit.Status()
 		if snap := service.Look(); err == nil && snap.LimitHit {
 			log.Error("respawned too fast, stopped", "respawns", snap.Respawns)

@@ -84,10 +84,12 @@ type Daemon struct {
 	quit    bool          // a termination came meanwhile
 }
 
-// Gone is the end of a main process.
-type Gone struct {
-	Exit  proc.Exit
-	Again bool // it will be started again
+// Turn is a turn in the life of the daemon: a main process ended, or the next one
+// is due. They come in order, over one channel.
+type Turn struct {
+	Start bool      // start it again; else it has ended
+	Exit  proc.Exit // how it ended
+	Again bool      // a Start will follow in time
 }
 
 // Start starts the daemon in a process group of its own, so that what a terminal
@@ -192,25 +194,26 @@ func handedOn() []os.Signal {
 // PID is the process started.
 func (d *Daemon) PID() int { return d.pid }
 
-// Run supervises until the main process has ended for good, as gone tells, and
-// all that it left behind has, too. It returns how the last one ended. start is
-// when one that is to be started again is due.
-func (d *Daemon) Run(ctx context.Context, gone <-chan Gone, start <-chan struct{}) (proc.Exit, error) {
+// Run supervises until the main process has ended for good, as turns tell, and all
+// that it left behind has, too. It returns how the last one ended.
+func (d *Daemon) Run(ctx context.Context, turns <-chan Turn) (proc.Exit, error) {
 	defer signal.Stop(d.signals)
 	var last proc.Exit
 	for {
 		select {
 		case sig := <-d.signals:
 			d.handOn(sig.(syscall.Signal))
-		case g := <-gone:
-			last, d.idle = g.Exit, true
-			d.clear() // also before the next instance: it is not to meet the last one's children
-			if !g.Again {
-				return last, nil
+		case t := <-turns:
+			if t.Start {
+				if err := d.start(false); err != nil {
+					return last, err
+				}
+				continue
 			}
-		case <-start:
-			if err := d.start(false); err != nil {
-				return last, err
+			last, d.idle = t.Exit, true
+			d.clear() // also before the next instance: it is not to meet the last one's children
+			if !t.Again {
+				return last, nil
 			}
 		case err := <-d.failed:
 			return last, err
