@@ -28,9 +28,9 @@ func (s *Service) watchPIDFile() {
 	}
 	s.filing = true
 	s.ends.Go(func() {
-		for began := time.Now(); ; {
+		for began := s.now(); ; {
 			wait := pidFileFast
-			if time.Since(began) > 10*time.Second {
+			if s.now().Sub(began) > 10*time.Second {
 				wait = pidFileSlow
 			}
 			select {
@@ -92,6 +92,9 @@ func (s *Service) pidFile() (int, error) {
 	}
 	if err != nil {
 		return 0, err
+	}
+	if len(b) == 0 { // about to be written
+		return 0, os.ErrNotExist
 	}
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	pid, err := notify.ParsePID(bytes.TrimSpace(line))
