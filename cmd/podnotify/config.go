@@ -13,7 +13,7 @@ import (
 )
 
 func newConfigCommand(a *app) *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Check and show the configuration"}
+	c := &cobra.Command{Use: "config", Short: "Check, show and import the configuration"}
 	failUsage(c, exitUsage)
 	group(c)
 	c.AddCommand(
@@ -24,6 +24,7 @@ func newConfigCommand(a *app) *cobra.Command {
 		newConfigSubcommand(a, "show", "Show every value and where it comes from", func(cfg *config.Config) error {
 			return showConfig(a, cfg)
 		}),
+		newConfigImportCommand(a),
 	)
 	return c
 }
@@ -50,13 +51,9 @@ func newConfigSubcommand(a *app, name, short string, then func(*config.Config) e
 					return err
 				}
 			}
-			way := config.Sidecar
-			switch mode {
-			case "sidecar":
-			case "run":
-				way = config.Run
-			default:
-				return exit(exitConfig, fmt.Errorf("cannot use --mode %q: is not known; write sidecar or run", mode))
+			way, err := modeOf(mode)
+			if err != nil {
+				return err
 			}
 			cfg, err := a.load(c, way, command)
 			if err != nil {
@@ -69,6 +66,17 @@ func newConfigSubcommand(a *app, name, short string, then func(*config.Config) e
 	c.Flags().StringVar(&mode, "mode", "sidecar", "what the configuration is for: sidecar or run")
 	config.AddFlags(c.Flags())
 	return c
+}
+
+// modeOf reads the value of --mode.
+func modeOf(mode string) (config.Mode, error) {
+	switch mode {
+	case "sidecar":
+		return config.Sidecar, nil
+	case "run":
+		return config.Run, nil
+	}
+	return 0, exit(exitConfig, fmt.Errorf("cannot use --mode %q: is not known; write sidecar or run", mode))
 }
 
 // splitAtDash parts the arguments before -- from those behind it.
