@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -279,6 +280,7 @@ func TestService(t *testing.T) {
 		{"restart: no delay", "Restart=always\nRestartSec=0", with(always, "respawn.delay", "0s", "respawn.max-delay", "0s"), 0},
 		{"restart: a delay without end is none systemd can read", "Restart=always\nRestartSec=infinity", always, 1},
 		{"restart: growing delay", "Restart=always\nRestartSec=1\nRestartSteps=4\nRestartMaxDelaySec=1min", with(always, "respawn.delay", "1s", "respawn.max-delay", "1m"), 1},
+		{"restart: a longest delay that is shorter", "Restart=always\nRestartSec=90\nRestartSteps=4\nRestartMaxDelaySec=1min", with(always, "respawn.delay", "1m30s", "respawn.max-delay", "1m30s"), 0},
 		{"restart: a delay that cannot grow", "Restart=always\nRestartSec=1\nRestartMaxDelaySec=1min", with(always, "respawn.delay", "1s", "respawn.max-delay", "1s"), 0},
 		{"restart: limit, older words", "Restart=always\nStartLimitBurst=3\nStartLimitInterval=60s", with(always, "respawn.limit", "3", "respawn.interval", "1m"), 0},
 		{"restart: limit, of today", "Restart=always\n[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=2min", with(always, "respawn.limit", "2", "respawn.interval", "2m"), 0},
@@ -350,6 +352,25 @@ func TestNames(t *testing.T) {
 		r := mustImport(t, path, "expect stop\nexec x\n", config.Run)
 		if s := load(t, r, config.Run).Services[0]; s.Job != want || s.Policy.Expect != lifecycle.ExpectStop {
 			t.Errorf("%s: job %q, want %q", path, s.Job, want)
+		}
+	}
+}
+
+// Whatever a file holds, it stays on its line of a comment, or in its value.
+func TestHostile(t *testing.T) {
+	for _, value := range []string{"a\x1b[2Jb", "a\x85b", "a\u0085b", "a\u2028services: []", "\xff\xfe", "a\rb", "a: #b \"c\" 'd'", "{x}", "\ufeff", strings.Repeat("é", 200)} {
+		text := "[Unit]\nDescription=" + value + "\n[Service]\nType=forking\nPIDFile=/" + value + "\nExecStart=/bin/x '" + value + "'\nExecReload=" + value + "\nNo" + value + "\n"
+		for _, mode := range modes {
+			r := mustImport(t, "x.service", text, mode)
+			check(t, "x.service", text, r, mode)
+			if strings.ContainsAny(string(r.YAML), "\x1b\u0085\u2028\r\ufeff") || !utf8.Valid(r.YAML) {
+				t.Errorf("%q: %q", value, r.YAML)
+			}
+			if utf8.ValidString(value) && !strings.ContainsAny(value, "%\r\ufeff") {
+				if got := load(t, r, mode).Services[0].PIDFile; got != "/"+value {
+					t.Errorf("PID file %q, want %q", got, "/"+value)
+				}
+			}
 		}
 	}
 }
