@@ -111,14 +111,18 @@ func (f *fdStore) count() int {
 	return len(f.kept)
 }
 
-// handBack returns what is kept, in order, and the names joined by colons. They
-// stay the store's.
+// handBack returns what is kept, in order, and the names joined by colons. They are
+// numbers of the caller's own, because one that hangs up is closed here meanwhile.
 func (f *fdStore) handBack() (fds []int, names string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all []string
 	for _, k := range f.kept {
-		fds = append(fds, k.fd)
+		fd, err := unix.FcntlInt(uintptr(k.fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil { // no numbers left: the rest comes with the next start
+			break
+		}
+		fds = append(fds, fd)
 		all = append(all, k.name)
 	}
 	return fds, strings.Join(all, ":")
@@ -221,6 +225,6 @@ func (s *Service) storeFDs(p *notify.Packet) {
 	}
 }
 
-// Stored returns the descriptors to hand to the next instance, and their names
-// as of LISTEN_FDNAMES. They stay the service's.
+// Stored returns the descriptors to hand to the next instance, and their names as
+// of LISTEN_FDNAMES. The caller closes them; the service keeps its own.
 func (s *Service) Stored() ([]int, string) { return s.store.handBack() }

@@ -64,8 +64,8 @@ type Config struct {
 	Env         []string
 	KillSignal  unix.Signal   // sent for SIGTERM
 	StopTimeout time.Duration // for what the daemon leaves behind; 0: none
-	// Stored returns the descriptors that a start hands to the daemon, and their
-	// names; nil: there are none.
+	// Stored returns the descriptors that a start hands to the daemon, and closes
+	// after that, and their names; nil: there are none.
 	Stored func() (fds []int, names string)
 	Begun  func(pid int) // is called when CMD was started, before anything is heard of it
 	Log    *slog.Logger
@@ -131,6 +131,7 @@ func (d *Daemon) start(foreground bool) error {
 	if d.cfg.Stored != nil {
 		if fds, names := d.cfg.Stored(); len(fds) > 0 {
 			for _, fd := range fds {
+				defer unix.Close(fd)
 				attr.Files = append(attr.Files, uintptr(fd))
 			}
 			attr.Env = append(slices.Clone(attr.Env), "LISTEN_FDS="+strconv.Itoa(len(fds)), "LISTEN_FDNAMES="+names)
