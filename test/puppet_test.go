@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,11 @@ type puppet struct {
 // deed is what a puppet is told to do.
 type deed struct {
 	Data  []byte // a datagram
-	FDs   int    // how many descriptors go with it
+	FDs   int    // how many descriptors go with it, of all sorts
+	Same  bool   // but they are all numbers of one open file
+	Pipe  bool   // but it is one end of a pipe, whose other end the puppet keeps
+	Close bool   // instead: that other end is closed
+	Tell  bool   // instead: what descriptors it was started with is answered
 	Child string // instead: a child with this script, waited for
 	No    bool   // instead of a barrier: nothing is waited for
 }
@@ -72,6 +77,14 @@ func channel(t *testing.T) (ours, theirs *os.File) {
 
 func (p *puppet) do(d deed) {
 	p.t.Helper()
+	if said := p.ask(d); said != "" {
+		p.t.Fatalf("the puppet: %s", said)
+	}
+}
+
+// ask is do for deeds that have an answer.
+func (p *puppet) ask(d deed) string {
+	p.t.Helper()
 	p.to.SetDeadline(time.Now().Add(bound))
 	if err := json.NewEncoder(p.to).Encode(d); err != nil {
 		p.t.Fatalf("cannot tell the puppet: %v", err)
@@ -80,9 +93,7 @@ func (p *puppet) do(d deed) {
 	if err := p.wire.Decode(&said); err != nil {
 		p.t.Fatalf("the puppet does not answer: %v", err)
 	}
-	if said != "" {
-		p.t.Fatalf("the puppet: %s", said)
-	}
+	return said
 }
 
 // say sends lines as one datagram.
@@ -109,7 +120,9 @@ func puppetMain() int {
 			return 1
 		}
 		said := ""
-		if err := d.do(); err != nil {
+		if d.Tell {
+			said = handed()
+		} else if err := d.do(); err != nil {
 			said = err.Error()
 		}
 		if err := out.Encode(said); err != nil {
@@ -123,6 +136,9 @@ func (d deed) do() error {
 		cmd := testdaemon.Command(d.Child)
 		return cmd.Run()
 	}
+	if d.Close {
+		return otherEnd.Close()
+	}
 	to := &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -134,6 +150,24 @@ func (d deed) do() error {
 		fds, err := assortment(d.FDs)
 		if err != nil {
 			return err
+		}
+		if d.Same {
+			for _, fd := range fds[1:] {
+				if err := unix.Dup3(fds[0], fd, unix.O_CLOEXEC); err != nil {
+					return err
+				}
+			}
+		}
+		if d.Pipe {
+			r, w, err := os.Pipe()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			otherEnd = w
+			if err := unix.Dup3(int(r.Fd()), fds[0], unix.O_CLOEXEC); err != nil {
+				return err
+			}
 		}
 		defer func() {
 			for _, fd := range fds {
@@ -149,6 +183,33 @@ func (d deed) do() error {
 		return nil
 	}
 	return barrier(s, to)
+}
+
+// otherEnd of the pipe that deed.Pipe made.
+var otherEnd *os.File
+
+// handed is the descriptors that a puppet was started with, NAME=WHAT each, in
+// the way of sd_listen_fds_with_names: only those that are meant for it count.
+func handed() string {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return "none"
+	}
+	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	var out []string
+	for i := range n {
+		what, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", 3+i))
+		if err != nil {
+			return err.Error()
+		}
+		what, _, _ = strings.Cut(what, ":[") // the number of a socket or pipe
+		name := "?"
+		if i < len(names) {
+			name = names[i]
+		}
+		out = append(out, name+"="+what)
+	}
+	return strings.Join(out, " ")
 }
 
 // barrier waits until podnotify has dealt with all that was sent.
