@@ -16,6 +16,15 @@ import (
 // unknownKept bounds the unknown keys whose names are kept for status.
 const unknownKept = 32
 
+// strangersNamed bounds how many senders whose datagrams were dropped are named
+// in the log, once each.
+const strangersNamed = 256
+
+type stranger struct {
+	reason string
+	pid    int
+}
+
 // Reasons for dropping a datagram, besides those of package notify.
 const (
 	dropAccess    = "access"       // the sender is known, and access does not admit it
@@ -32,10 +41,12 @@ func (s *Service) Dropped(d notify.Drop, from notify.Sender) {
 func (s *Service) drop1(reason string, from notify.Sender) {
 	s.dropped[reason]++
 	s.stale.Store(true)
-	if key := fmt.Sprint("drop", reason, from.PID); !s.named[key] && len(s.named) < 256 {
-		s.named[key] = true
-		s.say(slog.LevelWarn, "datagram dropped", "reason", reason, "pid", from.PID, "uid", from.UID)
+	key := stranger{reason, from.PID}
+	if s.strangers[key] || len(s.strangers) >= strangersNamed {
+		return
 	}
+	s.strangers[key] = true
+	s.say(slog.LevelWarn, "datagram dropped", "reason", reason, "pid", from.PID, "uid", from.UID)
 }
 
 // Packet implements notify.Handler. It runs under the service's lock, and what
