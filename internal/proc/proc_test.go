@@ -12,14 +12,26 @@ import (
 )
 
 func TestFilesOfAChild(t *testing.T) {
-	c := start(t, "sit")
+	for _, what := range []string{"sit", "headless"} {
+		t.Run(what, func(t *testing.T) { filesOf(t, start(t, what)) })
+	}
+}
+
+func filesOf(t *testing.T, c *child) {
 
 	s, err := Proc.Stat(c.pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.PID != c.pid || s.PPID != os.Getpid() || s.Start == 0 || s.Threads < 1 || s.Kernel() {
+	if s.PID != c.pid || s.PPID != os.Getpid() || s.Start == 0 || s.Threads < 1 || s.Kernel() || s.State.Dead() {
 		t.Errorf("Stat = %+v", s)
+	}
+	if !Proc.Environ(c.pid, role) || Proc.Environ(c.pid, "NO_SUCH_NAME") {
+		t.Error("Environ does not tell")
+	}
+	ours, err := Proc.Container(os.Getpid())
+	if theirs, e := Proc.Container(c.pid); err != nil || e != nil || theirs != ours {
+		t.Errorf("Container = %+v, %v; want %+v, %v", theirs, e, ours, err)
 	}
 	line, err := Proc.Cmdline(c.pid)
 	if err != nil || line != c.Args[0] {
