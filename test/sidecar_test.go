@@ -470,6 +470,38 @@ func TestManyThreads(t *testing.T) {
 	}
 }
 
+// TestZombie: what is left of the last instance until somebody reaps it is no
+// container, although (with cgroups of version 1) the kernel says that it is in
+// another cgroup than it lived in.
+func TestZombie(t *testing.T) {
+	needRoot(t)
+	for _, when := range []string{"before podnotify came", "later"} {
+		t.Run(when, func(t *testing.T) {
+			p := newPod(t)
+			zombie := func() {
+				reap := make(chan struct{})
+				z := p.start(t, order{uid: nobody, env: []string{testdaemon.Env("exit 1")}, zombie: reap}, bin.self)
+				t.Cleanup(func() { close(reap) })
+				eventually(t, "the zombie is one", func() bool { return strings.HasPrefix(field(z.Pid, "State"), "Z") })
+			}
+			if when != "later" {
+				zombie()
+			}
+			n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d")
+			if when == "later" {
+				zombie()
+			}
+			for range 10 {
+				d := n.daemon("d", "send READY=1;wait", nobody)
+				n.until("/readyz", 200)
+				d.kill()
+				n.until("/readyz", 503)
+				zombie()
+			}
+		})
+	}
+}
+
 // TestOwnCommands: where no container boundary is visible, a podnotify command
 // is a process of the namespace like any other, and still not the daemon.
 func TestOwnCommands(t *testing.T) {
@@ -749,6 +781,6 @@ func TestPrestop(t *testing.T) {
 func TestHangup(t *testing.T) {
 	n := idle(t, tempDir(t))
 	n.signal(unix.SIGHUP)
-	n.says("cannot reload the configuration; restart podnotify instead")
+	n.says("cannot reload the configuration; a restart applies it")
 	n.expect("/healthz", 200)
 }

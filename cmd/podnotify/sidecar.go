@@ -67,7 +67,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 				return
 			case sig := <-signals:
 				if sig == unix.SIGHUP {
-					log.Warn("cannot reload the configuration; restart podnotify instead")
+					log.Warn("cannot reload the configuration; a restart applies it, but then readiness is unknown until the daemon speaks")
 					continue
 				}
 				log.Info("going down", "signal", unix.SignalName(sig.(unix.Signal)))
