@@ -61,6 +61,8 @@ func (s *Service) Packet(p *notify.Packet) {
 		// it, everything is ignored (systemd does the same).
 		if !m.BarrierOnly() || len(p.FDs) != 1 {
 			s.drop1("barrier", p.From)
+		} else if q := s.people[p.From.PID]; q != nil && p.From.PID != 0 && (p.Pidfd < 0 || q.h.Same(p.Pidfd)) {
+			s.apply(lifecycle.Event{Kind: lifecycle.Barrier, Who: q.id})
 		}
 		return
 	}

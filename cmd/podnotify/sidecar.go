@@ -37,9 +37,11 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 	}
 	defer a.close()
 	for _, c := range cfg.Services {
-		if err := dir.serviceDir(c.Address); err != nil {
+		closed, err := dir.serviceDir(c.Address)
+		if err != nil {
 			return err
 		}
+		warnClosed(log, c.Name, closed)
 		s, err := sidecar.New(c, world.Deps(c, log))
 		if err != nil {
 			return err
