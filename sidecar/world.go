@@ -169,7 +169,9 @@ func (w *World) note(tops map[int]top, st proc.Stat) {
 	if st.PPID != 0 || st.Kernel() || runtimes(st.Comm) {
 		return
 	}
-	if c, err := w.fs.Container(st.PID); err == nil {
+	// Asked afterwards: of a dead process the kernel says that its cgroup (of
+	// version 1) is the root.
+	if c, err := w.fs.Container(st.PID); err == nil && w.alive(st) {
 		tops[st.PID] = top{st, c}
 	}
 }

@@ -242,6 +242,8 @@ type order struct {
 	stdin io.Reader
 	// through precedes the command line: setpriv, say.
 	through []string
+	// zombie, if not nil, leaves the process a zombie until it is closed.
+	zombie <-chan struct{}
 }
 
 // start starts a process in the pod, or beside the test in a nil pod.
@@ -276,6 +278,9 @@ func (p *pod) start(t *testing.T, o order, argv ...string) *process {
 	}
 	x.Process = cmd.Process
 	go func() {
+		if o.zombie != nil {
+			<-o.zombie
+		}
 		_ = cmd.Wait()
 		x.state = cmd.ProcessState
 		close(x.ended)

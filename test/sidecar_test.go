@@ -470,36 +470,31 @@ func TestManyThreads(t *testing.T) {
 	}
 }
 
-// TestZombie: what is left of the last instance until somebody reaps it is no
+// TestZombie: what is left of an instance until somebody reaps it is not another
 // container, although (with cgroups of version 1) the kernel says that it is in
-// another cgroup than it lived in.
+// another cgroup than it lived in. The next instance speaks before podnotify has
+// looked around again.
 func TestZombie(t *testing.T) {
 	needRoot(t)
-	for _, when := range []string{"before podnotify came", "later"} {
-		t.Run(when, func(t *testing.T) {
-			p := newPod(t)
-			zombie := func() {
-				reap := make(chan struct{})
-				z := p.start(t, order{uid: nobody, env: []string{testdaemon.Env("exit 1")}, zombie: reap}, bin.self)
-				t.Cleanup(func() { close(reap) })
-				eventually(t, "the zombie is one", func() bool { return strings.HasPrefix(field(z.Pid, "State"), "Z") })
-			}
-			if when != "later" {
-				zombie()
-			}
-			n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d")
-			if when == "later" {
-				zombie()
-			}
-			for range 10 {
-				d := n.daemon("d", "send READY=1;wait", nobody)
-				n.until("/readyz", 200)
-				d.kill()
-				n.until("/readyz", 503)
-				zombie()
-			}
-		})
+	p := newPod(t)
+	n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d")
+	for i := range 20 {
+		reap, said := make(chan struct{}), filepath.Join(n.dir, fmt.Sprint("said", i))
+		n.signal(unix.SIGSTOP)
+		d := p.start(t, order{uid: nobody, zombie: reap, env: []string{"NOTIFY_SOCKET=" + n.socket("d"),
+			testdaemon.Env("send READY=1;touch " + said + ";wait")}}, bin.self)
+		t.Cleanup(func() { close(reap) })
+		eventually(t, "the daemon has spoken", func() bool { _, err := os.Stat(said); return err == nil })
+		n.signal(unix.SIGCONT)
+		n.until("/readyz", 200)
+		d.signal(unix.SIGKILL)
+		n.until("/readyz", 503)
+		eventually(t, "the daemon is a zombie", func() bool { return strings.HasPrefix(field(d.Pid, "State"), "Z") })
+		for range 20 { // it looks around now
+			n.expect("/readyz", 503)
+		}
 	}
+	n.expect("/metrics", 200, `podnotify_datagrams_total{service="d"} 20`)
 }
 
 // TestOwnCommands: where no container boundary is visible, a podnotify command
