@@ -135,6 +135,16 @@ func (f FS) Cmdline(pid int) (string, error) {
 	return string(bytes.ReplaceAll(b, []byte{0}, []byte{' '})), nil
 }
 
+// Exe returns the path of the program that process pid executes. The kernel tells
+// those of the same uid, and root. A process that is ending executes none.
+func (f FS) Exe(pid int) (string, error) {
+	path, err := os.Readlink(f.body(pid, "exe"))
+	if err != nil {
+		return "", fmt.Errorf("cannot read exe of process %d: %w", pid, gone(err))
+	}
+	return path, nil
+}
+
 // Uids returns the real, effective and saved user id of process pid, as seen
 // from our user namespace (65534 where the id has no name there).
 func (f FS) Uids(pid int) (real, effective, saved uint32, err error) {

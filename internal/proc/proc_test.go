@@ -23,7 +23,7 @@ func filesOf(t *testing.T, c *child) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.PID != c.pid || s.PPID != os.Getpid() || s.Start == 0 || s.Threads < 1 || s.Kernel() || s.State.Dead() {
+	if s.PID != c.pid || s.PPID != os.Getpid() || s.Start == 0 || s.Threads < 1 || s.Kernel() || s.State.Dead() || s.Ending() {
 		t.Errorf("Stat = %+v", s)
 	}
 	if !Proc.Environ(c.pid, role) || Proc.Environ(c.pid, "NO_SUCH_NAME") {
@@ -36,6 +36,10 @@ func filesOf(t *testing.T, c *child) {
 	line, err := Proc.Cmdline(c.pid)
 	if err != nil || line != c.Args[0] {
 		t.Errorf("Cmdline = %q, %v; want %q", line, err, c.Args[0])
+	}
+	program, err := Proc.Exe(c.pid)
+	if want, _ := os.Executable(); err != nil || program != want {
+		t.Errorf("Exe = %q, %v; want %q", program, err, want)
 	}
 	real, effective, saved, err := Proc.Uids(c.pid)
 	if uid := uint32(os.Getuid()); err != nil || real != uid || effective != uid || saved != uid {

@@ -29,11 +29,12 @@ func (s State) String() string { return string(rune(s)) }
 type Stat struct {
 	PID, PPID, PGID, Session int
 
-	State   State  // as [Handle.State] has it, but T already if the leading thread is
-	Start   uint64 // clock ticks since boot
-	Flags   uint64 // PF_* of the kernel's sched.h
-	Threads int
-	Comm    string // at most 15 bytes, any but NUL
+	State    State  // as [Handle.State] has it, but T already if the leading thread is
+	Start    uint64 // clock ticks since boot
+	Flags    uint64 // PF_* of the kernel's sched.h
+	Threads  int
+	Headless bool   // the leading thread has ended, others live on
+	Comm     string // at most 15 bytes, any but NUL
 }
 
 // ID returns the identity of the process.
@@ -41,6 +42,14 @@ func (s Stat) ID() ID { return ID{s.PID, s.Start} }
 
 // Kernel reports whether it is a kernel thread.
 func (s Stat) Kernel() bool { return s.Flags&0x00200000 != 0 } // PF_KTHREAD
+
+// exiting is PF_EXITING: the process or thread runs no code of its program any more.
+const exiting = 0x4
+
+// Ending reports whether the process is on its way out, or out. Its program and its
+// memory are gone then and its cgroups of version 1 are the root's, although it may
+// be no zombie yet: what is read about it is wrong.
+func (s Stat) Ending() bool { return s.Flags&exiting != 0 && !s.Headless }
 
 // Stat reads /proc/PID/stat. What it says may be about another process by the
 // time it is used; [FS.Open] is for keeping.
@@ -60,7 +69,7 @@ func (f FS) stat(pid int, buf []byte) (Stat, error) {
 	}
 	if s.headless() {
 		if state, _, err := f.threads(pid); err == nil && state != 0 {
-			s.State = state
+			s.State, s.Headless = state, true
 		}
 	}
 	return s, nil
@@ -96,6 +105,9 @@ func (f FS) threads(pid int) (all State, tid int, err error) {
 			return 0, 0, errStat
 		}
 		if s.Dead() {
+			continue
+		}
+		if st, err := parseStat(b); err == nil && st.Ending() {
 			continue
 		}
 		all = s
