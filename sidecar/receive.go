@@ -61,8 +61,6 @@ func (s *Service) Packet(p *notify.Packet) {
 		// it, everything is ignored (systemd does the same).
 		if !m.BarrierOnly() || len(p.FDs) != 1 {
 			s.drop1("barrier", p.From)
-		} else if q := s.people[p.From.PID]; q != nil && p.From.PID != 0 && (p.Pidfd < 0 || q.h.Same(p.Pidfd)) {
-			s.apply(lifecycle.Event{Kind: lifecycle.Barrier, Who: q.id})
 		}
 		return
 	}
@@ -231,6 +229,9 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 		s.warn("mainpidfd", "MAINPIDFD=1 is not understood by this version; MAINPID in the same datagram is ignored, as systemd does")
 	} else if v, ok := m.Value(notify.KeyMainPID); ok {
 		named = s.mainPID(v, who, p.From.UID)
+	}
+	if who.mouthpiece {
+		who.id = lifecycle.ProcID{}
 	}
 	if bad := news(m, who.id, named, s.give); bad != 0 {
 		s.spoilt(bad)

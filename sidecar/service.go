@@ -97,6 +97,7 @@ type Service struct {
 	access    Access
 	main      *person
 	entry     proc.ID         // the entry process of its container
+	left      time.Duration   // since boot, when the last main process ended
 	hopeless  proc.ID         // whose stop facts.Impossible is about, if below our namespace
 	owes      bool            // the main process was started with UPSTART_JOB
 	elected   bool            // the main process was found by us, not named by the daemon
