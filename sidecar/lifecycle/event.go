@@ -48,7 +48,6 @@ const (
 	Stopped               // Who was seen stopped by a signal (state T)
 	Continued             // Who was seen running after a stop
 	Ended                 // Who ended, as Exit tells
-	Barrier               // BARRIER=1 from Who: it waits until what it said is known
 	StopAsked             // podnotify sends or forwards a termination; Number 1: and kills after the stop time-out
 	Timer                 // a deadline may have passed
 
@@ -68,7 +67,7 @@ const (
 )
 
 var kindNames = [kinds]string{
-	"process found", "READY=1", "RELOADING=1", "STOPPING=1", "MAINPID=", "stop seen", "continue seen", "end seen", "BARRIER=1",
+	"process found", "READY=1", "RELOADING=1", "STOPPING=1", "MAINPID=", "stop seen", "continue seen", "end seen",
 	"stop asked", "deadline", "STATUS=", "ERRNO=", "BUSERROR=", "VARLINKERROR=", "WATCHDOG=1", "WATCHDOG=trigger",
 	"WATCHDOG_USEC=", "EXTEND_TIMEOUT_USEC=", "RESTART_RESET=1", "gate opened", "signal denied", "signal permitted",
 }

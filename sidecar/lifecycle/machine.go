@@ -3,8 +3,8 @@ package lifecycle
 import "time"
 
 // helperSpan separates the two kinds of process that speak without being the
-// main process. One that ends within it after its only word, or had waited for
-// that word to be known (systemd-notify in a script), spoke for the main process; one that lived on spoke for itself, and
+// main process. One that ends within it after its only word (systemd-notify in
+// a script) spoke for the main process; one that lived on spoke for itself, and
 // its word ends with it (the temporary server of a database image). The
 // protocol does not tell them apart.
 const helperSpan = 500 * time.Millisecond
@@ -44,7 +44,6 @@ type Machine struct {
 type voice struct {
 	who             ProcID
 	ready, stopping bool
-	waited          bool      // it sent BARRIER=1 since, as systemd-notify does before it ends
 	at              time.Time // its last word
 }
 
@@ -234,14 +233,8 @@ func (m *Machine) speak(e Event, now time.Time) *voice {
 		m.voice = voice{who: e.Who, ready: m.server == e.Who}
 		m.act(Hold, e.Who)
 	}
-	m.voice.at, m.voice.waited = now, false
+	m.voice.at = now
 	return &m.voice
-}
-
-func barrier(m *Machine, e Event, _ time.Time) {
-	if e.Who != (ProcID{}) && e.Who == m.voice.who {
-		m.voice.waited = true
-	}
 }
 
 func (m *Machine) ready(now time.Time) {
@@ -530,7 +523,7 @@ func (m *Machine) gone(e Event, now time.Time) {
 // silenced: the process whose word held has ended and the main process lives.
 func (m *Machine) silenced(now time.Time) {
 	v := m.voice
-	helper := v.ready != v.stopping && (v.waited || now.Sub(v.at) < helperSpan)
+	helper := v.ready != v.stopping && now.Sub(v.at) < helperSpan
 	m.voice = voice{}
 	switch {
 	case helper:

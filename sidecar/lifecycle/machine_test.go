@@ -484,19 +484,6 @@ func TestOtherSpeakers(t *testing.T) {
 			{9 * sec, saysReady(child), "ready 10 SRL; hold 20"},
 			{19 * sec, ends(child), "ready 10 SRL"},
 		}},
-		{"a helper that waited for its READY=1 to be known may take its time to end", of(ExpectNotify), []step{
-			{0, finds(daemon), "starting 10 --L"},
-			{1 * sec, saysReady(helper), "ready 10 SRL; hold 40"},
-			{1 * sec, Event{Kind: Barrier, Who: helper}, "ready 10 SRL"},
-			{9 * sec, ends(helper), "ready 10 SRL"},
-		}},
-		{"a server that waited, and spoke again, spoke for itself", of(ExpectNotify), []step{
-			{0, finds(daemon), "starting 10 --L"},
-			{1 * sec, saysReady(child), "ready 10 SRL; hold 20"},
-			{1 * sec, Event{Kind: Barrier, Who: child}, "ready 10 SRL"},
-			{2 * sec, saysReady(child), "ready 10 SRL"},
-			{9 * sec, ends(child), "starting 10 S-L"},
-		}},
 		{"a helper's STOPPING=1 is the main process's, and stays", of(ExpectNotify), []step{
 			start, {1 * sec, saysReady(daemon), "ready 10 SRL"},
 			{2 * sec, saysStop(helper), "stopping 10 S-L; hold 40"},
