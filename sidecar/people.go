@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,16 +25,11 @@ type person struct {
 	h          *proc.Handle
 	member     bool   // is one of the service's
 	mouthpiece bool   // speaks for the main process, never for itself
-	mouthpiece bool   // speaks for the main process, never for itself
 	generation uint64 // of the scope that said so
 	used       uint64
 	watched    bool // its end is awaited
 	sampled    bool // its stop is awaited
 }
-
-// mouthpieces are the programs that say for a script what it has to say. However
-// long they take to end, on a throttled machine, their word is not their own.
-var mouthpieces = []string{"systemd-notify", "podnotify"}
 
 // mouthpieces are the programs that say for a script what it has to say. However
 // long they take to end, on a throttled machine, their word is not their own.
