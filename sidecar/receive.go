@@ -188,11 +188,21 @@ func (s *Service) admits(q *person, p *notify.Packet) bool {
 func (s *Service) isMember(q *person) bool {
 	if g := s.generation(); q.generation != g {
 		member := s.dep.Scope == nil || s.dep.Scope.Member(q.id.PID)
-		if member || !q.h.Ended() {
+		if member || !s.ending(q) {
 			q.member, q.generation = member, g
 		}
 	}
 	return q.member
+}
+
+// ending reports whether a process has ended or is about to: then what it is does
+// not tell any more what it was.
+func (s *Service) ending(q *person) bool {
+	if q.h.Ended() {
+		return true
+	}
+	st, err := s.dep.FS.Stat(q.id.PID)
+	return err == nil && st.ID() == proc.ID(q.id) && st.Ending()
 }
 
 // admitsDead judges a sender that is dead on arrival: a helper such as

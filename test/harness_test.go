@@ -170,14 +170,6 @@ func newPodOf(t *testing.T, env []string, argv ...string) *pod {
 	return &pod{pid: cmd.Process.Pid}
 }
 
-// proc is the pod's own /proc, for a process by its number there.
-func (p *pod) proc(path string) string {
-	if p == nil {
-		return "/proc/" + path
-	}
-	return fmt.Sprintf("/proc/%d/root/proc/%s", p.pid, path)
-}
-
 // enter brings the calling thread into the pod: its children are born there
 // without a parent (PPid 0), as those of a container runtime are.
 func (p *pod) enter() error {
