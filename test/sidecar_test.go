@@ -412,7 +412,6 @@ func letters(t *testing.T, pid int) string {
 // leading thread that has ended is neither a dead process nor a running one.
 func TestManyThreads(t *testing.T) {
 	program := threads(t)
-	needRoot(t)
 	for _, leader := range []string{"alive", "dead"} {
 		for _, how := range []string{"notify", "stop"} {
 			judge := func(t *testing.T, n *podnotify, pid func() int) {
