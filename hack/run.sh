@@ -21,6 +21,11 @@ pid=$!
 trap 'kill -TERM $pid 2>/dev/null || :; wait $pid 2>/dev/null || :; rm -rf "$dir"' EXIT
 trap 'exit 0' INT TERM
 
+until "$bin/podnotify" healthcheck bound --address "$url" >/dev/null 2>&1; do # nobody listens yet
+	kill -0 $pid 2>/dev/null || { echo "podnotify ended" >&2; exit 1; }
+	sleep 0.1
+done
+
 last=
 tries=0
 while :; do

@@ -1,11 +1,15 @@
 package probes
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -231,5 +235,29 @@ func writeStatus(w http.ResponseWriter, services []Source, named bool) {
 		write(w, http.StatusInternalServerError, "cannot encode the status: "+Escape(err.Error())+"\n")
 		return
 	}
-	writeAs(w, http.StatusOK, jsonText, append(body, '\n'))
+	writeAs(w, http.StatusOK, jsonText, append(printable(body), '\n'))
 }
+
+// printable escapes what encoding/json leaves alone and a terminal does not:
+// DEL, the control characters from U+0080 to U+009F, marks that turn the
+// direction of writing.
+func printable(text []byte) []byte {
+	if bytes.IndexFunc(text, hidden) < 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text)+64)
+	for _, r := range string(text) {
+		switch {
+		case !hidden(r):
+			out = utf8.AppendRune(out, r)
+		case r <= 0xffff:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return out
+}
+
+func hidden(r rune) bool { return r >= 0x7f && !strconv.IsGraphic(r) }

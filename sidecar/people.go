@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +24,16 @@ type person struct {
 	key        int
 	h          *proc.Handle
 	member     bool   // is one of the service's
+	mouthpiece bool   // speaks for the main process, never for itself
 	generation uint64 // of the scope that said so
 	used       uint64
 	watched    bool // its end is awaited
 	sampled    bool // its stop is awaited
 }
+
+// mouthpieces are the programs that say for a script what it has to say. However
+// long they take to end, on a throttled machine, their word is not their own.
+var mouthpieces = []string{"systemd-notify", "podnotify"}
 
 func idOf(h *proc.Handle) lifecycle.ProcID { return lifecycle.ProcID(h.ID()) }
 
@@ -59,6 +65,9 @@ func (s *Service) meet(key int, h *proc.Handle) *person {
 		s.dropOldest()
 	}
 	p := &person{id: idOf(h), key: key, h: h}
+	if st, err := s.dep.FS.Stat(p.id.PID); err == nil && st.ID() == h.ID() {
+		p.mouthpiece = slices.Contains(mouthpieces, st.Comm)
+	}
 	s.people[key] = p
 	return s.touch(p)
 }
@@ -188,6 +197,8 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	s.eye.Store(nil)
 	s.stale.Store(true)
 	if id == (lifecycle.ProcID{}) {
+		s.left = uptime()
+		time.AfterFunc(afterlife, func() { s.arrived(nil) })
 		return
 	}
 	p := s.find(id)
@@ -237,14 +248,20 @@ func (s *Service) describe(p *person) {
 	s.judgeStop(p)
 }
 
-// startTime turns clock ticks since boot into the time of day. USER_HZ is 100 on
-// every architecture that Go runs on.
-func startTime(ticks uint64, now time.Time) time.Time {
+// clockTick is the unit in which the kernel tells when a process started. USER_HZ
+// is 100 on every architecture that Go runs on.
+const clockTick = time.Second / 100
+
+// uptime is the time since boot.
+func uptime() time.Duration {
 	var up unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
-		return time.Time{}
-	}
-	return now.Add(time.Duration(ticks)*(time.Second/100) - time.Duration(up.Nano())).Round(10 * time.Millisecond)
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) // fails for unknown clocks only
+	return time.Duration(up.Nano())
+}
+
+// startTime turns clock ticks since boot into the time of day.
+func startTime(ticks uint64, now time.Time) time.Time {
+	return now.Add(time.Duration(ticks)*clockTick - uptime()).Round(clockTick)
 }
 
 // judgeStop finds out whether a stop of p could be seen at all: the kernel

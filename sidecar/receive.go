@@ -17,6 +17,15 @@ import (
 // unknownKept bounds the unknown keys whose names are kept for status.
 const unknownKept = 32
 
+// strangersNamed bounds how many senders whose datagrams were dropped are named
+// in the log, once each.
+const strangersNamed = 256
+
+type stranger struct {
+	reason string
+	pid    int
+}
+
 // Reasons for dropping a datagram, besides those of package notify.
 const (
 	dropAccess    = "access"       // the sender is known, and access does not admit it
@@ -33,10 +42,12 @@ func (s *Service) Dropped(d notify.Drop, from notify.Sender) {
 func (s *Service) drop1(reason string, from notify.Sender) {
 	s.dropped[reason]++
 	s.stale.Store(true)
-	if key := fmt.Sprint("drop", reason, from.PID); !s.named[key] && len(s.named) < 256 {
-		s.named[key] = true
-		s.say(slog.LevelWarn, "datagram dropped", "reason", reason, "pid", from.PID, "uid", from.UID)
+	key := stranger{reason, from.PID}
+	if s.strangers[key] || len(s.strangers) >= strangersNamed {
+		return
 	}
+	s.strangers[key] = true
+	s.say(slog.LevelWarn, "datagram dropped", "reason", reason, "pid", from.PID, "uid", from.UID)
 }
 
 // Packet implements notify.Handler. It runs under the service's lock, and what
@@ -178,11 +189,21 @@ func (s *Service) admits(q *person, p *notify.Packet) bool {
 func (s *Service) isMember(q *person) bool {
 	if g := s.generation(); q.generation != g {
 		member := s.dep.Scope == nil || s.dep.Scope.Member(q.id.PID)
-		if member || !q.h.Ended() {
+		if member || !s.ending(q) {
 			q.member, q.generation = member, g
 		}
 	}
 	return q.member
+}
+
+// ending reports whether a process has ended or is about to: then what it is does
+// not tell any more what it was.
+func (s *Service) ending(q *person) bool {
+	if q.h.Ended() {
+		return true
+	}
+	st, err := s.dep.FS.Stat(q.id.PID)
+	return err == nil && st.ID() == proc.ID(q.id) && st.Ending()
 }
 
 // admitsDead judges a sender that is dead on arrival: a helper such as
@@ -220,6 +241,9 @@ func (s *Service) speak(m *notify.Message, who person, p *notify.Packet) {
 	} else if v, ok := m.Value(notify.KeyMainPID); ok {
 		id, hasID := m.Value(notify.KeyMainPIDFDID)
 		named = s.mainPID(v, id, hasID, who, p.From.UID)
+	}
+	if who.mouthpiece {
+		who.id = lifecycle.ProcID{}
 	}
 	if bad := news(m, who.id, named, s.give); bad != 0 {
 		s.spoilt(bad)

@@ -100,32 +100,34 @@ type Service struct {
 
 	stopped atomic.Bool // the main process is known to be stopped
 
-	mu       sync.Mutex
-	m        *lifecycle.Machine
-	facts    lifecycle.Facts
-	access   Access
-	main     *person
-	entry    proc.ID         // the entry process of its container
-	hopeless proc.ID         // whose stop facts.Impossible is about, if below our namespace
-	owes     bool            // the main process was started with UPSTART_JOB
-	elected  bool            // the main process was found by us, not named by the daemon
-	late     bool            // a look for a late stop is under way
-	sampled  int             // people whose stops are watched
-	people   map[int]*person // by pid; the invisible by minus their inode
-	clock    uint64          // orders people by their last use
-	awaiting bool
-	timer    *time.Timer
-	armed    time.Time
-	dropped  map[string]uint64
-	named    map[string]bool // what the log has named already
-	closed   bool
-	filing   bool   // the PID file is being looked for
-	begun    uint64 // when this instance's first process started, in clock ticks
-	queue    effects
-	store    *fdStore
-	gate     context.CancelFunc    // ends the knocking at the gate
-	give     func(lifecycle.Event) // apply, as a value made once
-	ends     sync.WaitGroup
+	mu        sync.Mutex
+	m         *lifecycle.Machine
+	facts     lifecycle.Facts
+	access    Access
+	main      *person
+	entry     proc.ID         // the entry process of its container
+	left      time.Duration   // since boot, when the last main process ended
+	hopeless  proc.ID         // whose stop facts.Impossible is about, if below our namespace
+	owes      bool            // the main process was started with UPSTART_JOB
+	elected   bool            // the main process was found by us, not named by the daemon
+	late      bool            // a look for a late stop is under way
+	sampled   int             // people whose stops are watched
+	people    map[int]*person // by pid; the invisible by minus their inode
+	clock     uint64          // orders people by their last use
+	awaiting  bool
+	timer     *time.Timer
+	armed     time.Time
+	dropped   map[string]uint64
+	named     map[string]bool   // what the log has named already
+	strangers map[stranger]bool // senders that the log has named
+	closed    bool
+	filing    bool   // the PID file is being looked for
+	begun     uint64 // when this instance's first process started, in clock ticks
+	store     *fdStore
+	gate      context.CancelFunc // ends the knocking at the gate
+	queue     effects
+	give      func(lifecycle.Event) // apply, as a value made once
+	ends      sync.WaitGroup
 }
 
 // New binds the service's socket. Nothing is heard before Serve.
@@ -152,12 +154,13 @@ func newService(cfg Config, dep Deps) *Service {
 	}
 	s := &Service{
 		cfg: cfg, dep: dep, now: time.Now,
-		log:     dep.Log.With("service", cfg.Name),
-		m:       lifecycle.New(cfg.Policy),
-		access:  cfg.Access,
-		people:  map[int]*person{},
-		dropped: map[string]uint64{},
-		named:   map[string]bool{},
+		log:       dep.Log.With("service", cfg.Name),
+		m:         lifecycle.New(cfg.Policy),
+		access:    cfg.Access,
+		people:    map[int]*person{},
+		dropped:   map[string]uint64{},
+		named:     map[string]bool{},
+		strangers: map[stranger]bool{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.facts.Transitions = map[[2]lifecycle.Phase]uint64{}

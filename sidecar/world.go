@@ -21,13 +21,19 @@ import (
 // at a time: the newest. A stopped process is seen at first sight all the same.
 const sampledMost = 64
 
-// A process is looked at again this long after the last look, while a service
-// waits: it may have been a runtime's own process that had yet to exec the
-// daemon, and exec is announced nowhere.
-var secondLooks = [...]time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 200 * time.Millisecond, time.Second}
+// A process is looked at again while a service waits: first so long after it was
+// new, then ever more rarely. It may have been a runtime's own that had yet to
+// become the daemon, and exec is announced nowhere.
+const (
+	firstLook  = 20 * time.Millisecond
+	rarestLook = time.Second
+	fewLooks   = 4   // at most processes; 300 ms
+	looksMost  = 128 // under way, in a storm of forks
+)
 
-// looksMost bounds the second looks under way in a storm of forks.
-const looksMost = 128
+// afterlife is how long what exec brought into a container may outlive its entry
+// process: the runtime kills it.
+const afterlife = 10 * time.Second
 
 // World is the processes around a podnotify that is not their parent: those of
 // its PID namespace. It notices new ones while a service waits for them, and
@@ -61,7 +67,7 @@ type top struct {
 // NewWorld looks around once.
 func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
 	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}}
-	w.exe, _ = os.Readlink(string(fs) + "/self/exe") // empty is nobody's
+	w.exe, _ = fs.Exe(w.self) // empty is nobody's
 	var err error
 	if w.own, err = fs.Container(w.self); err != nil {
 		return nil, fmt.Errorf("cannot read our own cgroup: %w", err)
@@ -169,7 +175,7 @@ func (w *World) note(tops map[int]top, st proc.Stat) {
 	if st.PPID != 0 || st.Kernel() || runtimes(st.Comm) {
 		return
 	}
-	if c, err := w.fs.Container(st.PID); err == nil {
+	if c, err := w.fs.Container(st.PID); err == nil && w.stands(st) {
 		tops[st.PID] = top{st, c}
 	}
 }
@@ -219,7 +225,14 @@ func (w *World) know(pids []int) (found []int, about bool) {
 // alive reports whether a process still is the one that was seen.
 func (w *World) alive(st proc.Stat) bool {
 	now, err := w.fs.Stat(st.PID)
-	return err == nil && now.Start == st.Start && !now.State.Dead()
+	return err == nil && now.Start == st.Start && !now.Ending()
+}
+
+// stands reports whether what was read about a process since st is true: it is no
+// other by now, and neither it nor its leading thread has begun to end.
+func (w *World) stands(st proc.Stat) bool {
+	now, err := w.fs.Stat(st.PID)
+	return err == nil && now.Start == st.Start && !now.Ending() && now.Headless == st.Headless
 }
 
 // arrived is told of pid numbers that may be new.
@@ -242,7 +255,7 @@ func (w *World) arrived(from, to int, all bool) {
 		w.looks.Add(-1)
 		return
 	}
-	w.lookAgain(pids, 0)
+	w.lookAgain(pids, 1)
 }
 
 // lookAgain looks once more at processes that were new. It goes on for as long as
@@ -251,12 +264,12 @@ func (w *World) arrived(from, to int, all bool) {
 // that one may still get. The timers are not stopped when the world ends: then
 // they find nobody waiting.
 func (w *World) lookAgain(pids []int, n int) {
-	time.AfterFunc(secondLooks[min(n, len(secondLooks)-1)], func() {
+	time.AfterFunc(min(firstLook<<min(n-1, 8), rarestLook), func() {
 		pids, about := w.know(pids)
 		if len(pids) > 0 {
 			w.offer(pids)
 		}
-		if len(pids) > 0 && w.awaited(about || n < len(secondLooks)-2) {
+		if len(pids) > 0 && w.awaited(about || n < fewLooks) {
 			w.lookAgain(pids, n+1)
 			return
 		}
@@ -290,12 +303,13 @@ func (w *World) offer(pids []int) {
 	}
 }
 
-// samples reports whether the stops of a process are watched for this service.
+// samples reports whether the stops of a process are watched for this service,
+// and are this service's: a runtime's process may have become another's daemon.
 func (s *Service) samples(id proc.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.people[id.PID]
-	return p != nil && p.sampled && p.id == lifecycle.ProcID(id)
+	return p != nil && p.sampled && p.id == lifecycle.ProcID(id) && (p == s.main || s.dep.Scope.Member(id.PID))
 }
 
 // arrived is told of processes that are new in the namespace, or may have
@@ -315,11 +329,11 @@ func (s *Service) arrived(pids []int) {
 			if p := s.people[pid]; p != nil && p.sampled && !p.h.Ended() {
 				continue
 			}
-			if !sc.Member(pid) {
-				continue
-			}
 			st, err := s.dep.FS.Stat(pid)
 			if err != nil || (s.sampled >= sampledMost && !st.State.Stopped()) {
+				continue
+			}
+			if !runtimes(st.Comm) && !sc.Member(pid) {
 				continue
 			}
 			if p := s.meetID(st.ID()); p != nil {
@@ -342,7 +356,7 @@ func (s *Service) elect(sc *scope) {
 	if x := s.m.LastExit(); x != nil {
 		after = x.Who.Start // a new instance is younger than the last one
 	}
-	pid, candidates := sc.elect(after)
+	pid, candidates := sc.elect(after, s.leftovers())
 	if pid == 0 {
 		if !slices.Equal(candidates, s.facts.Candidates) {
 			s.facts.Candidates = candidates
@@ -358,6 +372,16 @@ func (s *Service) elect(sc *scope) {
 	s.adopt(h)
 }
 
+// leftovers is when, in clock ticks since boot, the last main process ended, if
+// that is not long ago. Where it was a container's entry process, what has no
+// parent and is older was brought in by exec, and is no new instance.
+func (s *Service) leftovers() uint64 {
+	if uptime()-s.left > afterlife {
+		return 0
+	}
+	return uint64(s.left / clockTick)
+}
+
 // judgeMember looks for a daemon that is the first process of a PID namespace
 // below ours.
 func (s *Service) judgeMember(p *person) {
@@ -371,11 +395,10 @@ func (s *Service) judgeMember(p *person) {
 	}
 }
 
-// ours reports whether a process runs podnotify. Where a container boundary is
-// visible that may well be a daemon's podnotify run; where there is none, it is
-// one of our own commands.
+// ours reports whether a process runs podnotify. Where a container boundary is visible that may well be a daemon's podnotify run;
+// where there is none, it is one of our own commands.
 func (w *World) ours(pid int) bool {
-	exe, err := os.Readlink(fmt.Sprintf("%s/%d/exe", w.fs, pid))
+	exe, err := w.fs.Exe(pid)
 	return err == nil && exe == w.exe
 }
 
@@ -405,14 +428,16 @@ func (s *Service) judgeFirst(sc *scope) {
 // service, else the only other one; where no container boundary is visible,
 // every process of the namespace but ours, our ancestors and process 1.
 type scope struct {
-	w   *World
-	cfg Config
+	w         *World
+	cfg       Config
+	contained atomic.Bool // the service was seen in a container, so it will be in one again
 }
 
 func (sc *scope) Generation() uint64 { return sc.w.gen.Load() }
 
-// container chooses the service's container. bounded is false where no
-// container boundary is visible; others lists the choices if it is unclear.
+// container chooses the service's container. bounded is false where no container
+// boundary is visible, or select.process has to tell without; others lists the
+// choices if it is unclear. The container is zero if there is none at present.
 func (sc *scope) container() (c proc.Container, bounded bool, others []string) {
 	w := sc.w
 	w.mu.Lock()
@@ -436,14 +461,14 @@ func (sc *scope) container() (c proc.Container, bounded bool, others []string) {
 	switch {
 	case bounded:
 		return c, true, nil
-	case sc.cfg.Container != "":
-		return proc.Container{}, true, names(found)
-	case len(found) == 0:
-		return proc.Container{}, false, nil
-	case len(found) == 1:
+	case sc.cfg.Container == "" && len(found) == 0:
+		return proc.Container{}, sc.contained.Load(), nil
+	case sc.cfg.Container == "" && len(found) == 1:
 		for _, c = range found {
 		}
 		return c, true, nil
+	case len(found) > 0 && sc.cfg.Process != nil:
+		return proc.Container{}, false, nil
 	}
 	return proc.Container{}, true, names(found)
 }
@@ -473,39 +498,64 @@ func (sc *scope) Entry(pid int) (int, bool) {
 	if pid == w.self || pid == 1 || w.above[pid] {
 		return 0, false
 	}
-	c, bounded, others := sc.container()
-	if len(others) > 0 && sc.cfg.Process == nil {
+	root, entry := sc.climb(pid)
+	if root.PID == 0 {
 		return 0, false
 	}
-	if bounded && len(others) == 0 {
-		theirs, err := w.fs.Container(pid)
-		if err != nil || !c.Holds(theirs) {
-			return 0, false
-		}
+	if root.PPID == 0 {
+		w.meet(root)
 	}
-	bounded = bounded && len(others) == 0
-	// Up to the process whose parent is none of the service's.
+	c, bounded, others := sc.container()
+	switch {
+	case len(others) > 0:
+		return 0, false
+	case !bounded:
+		return entry, entry != 0
+	}
+	if theirs, err := w.fs.Container(pid); err != nil || !c.Holds(theirs) {
+		return 0, false
+	}
+	first := w.first(c.Cgroup)
+	if root.PPID == 0 && root.PID != first {
+		return 0, false // brought in by exec (kubectl exec, exec probes)
+	}
+	sc.contained.Store(true)
+	if sc.cfg.Process == nil && first != 0 {
+		entry = first // also of an orphan that process 1 adopted
+	}
+	return entry, entry != 0
+}
+
+// climb goes from a process up to the one whose parent is none of the service's,
+// its root, and names the uppermost that select.process fits. The root is zero if
+// there is none.
+func (sc *scope) climb(pid int) (root proc.Stat, entry int) {
+	w := sc.w
 	st, err := w.fs.Stat(pid)
-	entry := 0
-	for steps := 0; err == nil && !st.Kernel() && steps < 1024; steps++ {
+	for range 1024 {
+		if err != nil || st.Kernel() {
+			break
+		}
 		if sc.matches(st.PID) {
 			entry = st.PID
 		}
 		if up := st.PPID; up <= 1 || up == w.self || w.above[up] {
-			if bounded {
-				first := w.first(c.Cgroup)
-				if up == 0 && first != st.PID {
-					return 0, false // brought in by exec (kubectl exec, exec probes)
-				}
-				if sc.cfg.Process == nil && first != 0 {
-					entry = first // also of an orphan that process 1 adopted
-				}
-			}
-			return entry, entry != 0
+			return st, entry
 		}
 		st, err = above(w.fs, st)
 	}
-	return 0, false
+	return proc.Stat{}, 0
+}
+
+// meet takes in a process without a parent that has become what it is, and spoken
+// or stopped, since it was looked at last.
+func (w *World) meet(st proc.Stat) {
+	w.mu.Lock()
+	_, met := w.tops[st.PID]
+	w.mu.Unlock()
+	if !met {
+		w.know([]int{st.PID})
+	}
 }
 
 // above is the parent of a process, or the process itself once more if its
@@ -555,18 +605,22 @@ func (sc *scope) matches(pid int) bool {
 }
 
 // elect names the process that stands for the service, or what it could be.
-// Processes that started before after do not stand for a new instance, nor does
-// a runtime's own that has yet to become the daemon.
-func (sc *scope) elect(after uint64) (int, []string) {
+// Processes that started before after do not stand for a new instance, nor do
+// those that exec left in the container, nor a runtime's own that has yet to
+// become the daemon.
+func (sc *scope) elect(after, leftovers uint64) (int, []string) {
 	w := sc.w
 	c, bounded, others := sc.container()
-	if len(others) > 0 && sc.cfg.Process == nil {
+	switch {
+	case len(others) > 0:
 		return 0, others
+	case bounded && c.Cgroup == "":
+		return 0, nil // the container has not started
 	}
 	w.mu.Lock()
 	var pool []proc.Stat
 	for pid, st := range w.table {
-		if pid == 1 || pid == w.self || w.above[pid] || st.Kernel() || st.Start < after {
+		if pid == 1 || pid == w.self || w.above[pid] || st.Kernel() || st.Start < after || bounded && st.PPID == 0 && st.Start <= leftovers {
 			continue
 		}
 		if !bounded && sc.cfg.Process == nil && st.PPID > 1 && st.PPID != w.self && !w.above[st.PPID] {
@@ -575,9 +629,6 @@ func (sc *scope) elect(after uint64) (int, []string) {
 		pool = append(pool, st)
 	}
 	w.mu.Unlock()
-	if bounded && len(others) == 0 && c.Cgroup == "" {
-		return 0, nil // the container named has not started
-	}
 	slices.SortFunc(pool, func(a, b proc.Stat) int {
 		if a.Start != b.Start {
 			return int(int64(a.Start) - int64(b.Start))
@@ -586,23 +637,23 @@ func (sc *scope) elect(after uint64) (int, []string) {
 	})
 	var found []proc.Stat
 	for _, st := range pool {
-		if now, err := w.fs.Stat(st.PID); err != nil || now.Start != st.Start || now.State.Dead() {
+		now, err := w.fs.Stat(st.PID)
+		if err != nil || now.Start != st.Start || now.Ending() {
 			w.mu.Lock()
 			if w.table[st.PID].Start == st.Start {
 				delete(w.table, st.PID)
 			}
 			w.mu.Unlock()
 			continue
-		} else if runtimes(now.Comm) {
-			continue
-		} else if !bounded && w.ours(st.PID) {
-			continue // podnotify status, say
 		}
-		if e, ok := sc.Entry(st.PID); !ok || e != st.PID {
+		if runtimes(now.Comm) || !bounded && w.ours(st.PID) { // podnotify status, say
+			continue
+		}
+		if e, ok := sc.Entry(st.PID); !ok || e != st.PID || !w.stands(now) {
 			continue
 		}
 		found = append(found, st)
-		if bounded && len(others) == 0 {
+		if bounded {
 			break // the oldest is the entry process
 		}
 	}

@@ -616,7 +616,7 @@ trap 'systemd-notify STOPPING=1; exit 7' TERM
 systemd-notify --status='shell é starting'; touch "$0/started"
 until [ -e "$0/begin" ]; do sleep 0.02; done
 systemd-notify --ready --status='Up and running' X_FOO=bar; touch "$0/ready"
-while :; do sleep 0.05; done
+while [ -d "$0" ]; do sleep 0.05; done
 `
 
 // TestSystemdNotify: what systemd-notify has sent is seen by the very next

@@ -170,14 +170,6 @@ func newPodOf(t *testing.T, env []string, argv ...string) *pod {
 	return &pod{pid: cmd.Process.Pid}
 }
 
-// proc is the pod's own /proc, for a process by its number there.
-func (p *pod) proc(path string) string {
-	if p == nil {
-		return "/proc/" + path
-	}
-	return fmt.Sprintf("/proc/%d/root/proc/%s", p.pid, path)
-}
-
 // enter brings the calling thread into the pod: its children are born there
 // without a parent (PPid 0), as those of a container runtime are.
 func (p *pod) enter() error {
@@ -242,6 +234,8 @@ type order struct {
 	stdin io.Reader
 	// through precedes the command line: setpriv, say.
 	through []string
+	// zombie, if not nil, leaves the process a zombie until it is closed.
+	zombie <-chan struct{}
 }
 
 // start starts a process in the pod, or beside the test in a nil pod.
@@ -276,6 +270,9 @@ func (p *pod) start(t *testing.T, o order, argv ...string) *process {
 	}
 	x.Process = cmd.Process
 	go func() {
+		if o.zombie != nil {
+			<-o.zombie
+		}
 		_ = cmd.Wait()
 		x.state = cmd.ProcessState
 		close(x.ended)

@@ -186,7 +186,7 @@ trap 'echo RTMIN+1' 35
 trap 'echo RTMAX' 64
 trap 'echo TERM; exit 9' TERM
 touch "$0"
-while :; do sleep 0.02; done`
+while [ -e "$0" ]; do sleep 0.02; done`
 	trapped := tempDir(t) + "/trapped"
 	n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "none", "--service", "d"}, "sh", "-c", script, trapped)
 	eventually(t, "signals are trapped", func() bool { return exists(trapped) })
@@ -224,7 +224,7 @@ func TestRunKillSignal(t *testing.T) {
 trap 'echo TERM; exit 1' TERM
 trap 'echo QUIT; exit 6' QUIT
 touch "$0"
-while :; do sleep 0.02; done`
+while [ -e "$0" ]; do sleep 0.02; done`
 	trapped := tempDir(t) + "/trapped"
 	n := (*pod)(nil).supervised(t, order{}, []string{"--signals-kill", "QUIT"}, "sh", "-c", script, trapped)
 	eventually(t, "signals are trapped", func() bool { return exists(trapped) })
@@ -412,8 +412,8 @@ func TestRunReaps(t *testing.T) {
 	const orphans = 20
 	const script = `
 i=0
-while [ $i -lt 20 ]; do (sh -c 'until [ -e "$0/end" ]; do sleep 0.05; done' "$0" &); i=$((i+1)); done
-exec sleep 1000`
+while [ $i -lt 20 ]; do (sh -c 'while [ -d "$0" ] && ! [ -e "$0/end" ]; do sleep 0.05; done' "$0" &); i=$((i+1)); done
+exec sleep 120`
 	dir := tempDir(t)
 	n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "none"}, "sh", "-c", script, dir)
 	ours := func() (ours, dead int) {

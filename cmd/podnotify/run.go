@@ -33,9 +33,11 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 			return 1, fmt.Errorf("cannot make /run/systemd/system for --booted: %w", bare(err))
 		}
 	}
-	if err := dir.serviceDir(c.Address); err != nil {
+	closed, err := dir.serviceDir(c.Address)
+	if err != nil {
 		return 1, err
 	}
+	warnClosed(log, c.Name, closed)
 	family, err := sidecar.NewFamily(proc.Proc)
 	if err != nil {
 		return 1, err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,16 +44,32 @@ func claimRunDir(path string) (*runDir, error) {
 	return &runDir{path, f}, nil
 }
 
-// serviceDir makes the directory that is mounted into the daemon.
-func (d *runDir) serviceDir(address string) error {
+// serviceDir makes the directory that is mounted into the daemon. It returns the
+// one on the way to it that keeps other users out, if there is one: what a
+// daemon says that changed its uid is then lost.
+func (d *runDir) serviceDir(address string) (closed string, err error) {
 	if strings.HasPrefix(address, "@") {
-		return nil
+		return "", nil
 	}
 	dir := filepath.Dir(address)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("cannot make %s for the notify socket: %w", dir, bare(err))
+		return "", fmt.Errorf("cannot make %s for the notify socket: %w", dir, bare(err))
 	}
-	return nil
+	for up := dir; ; up = filepath.Dir(up) {
+		if fi, err := os.Stat(up); err == nil && fi.Mode()&0o001 == 0 {
+			return up, nil
+		}
+		if up == filepath.Dir(up) {
+			return "", nil
+		}
+	}
+}
+
+// warnClosed warns where the daemon may change its uid: only root can.
+func warnClosed(log *slog.Logger, service, closed string) {
+	if closed != "" && os.Geteuid() == 0 {
+		log.Warn("a daemon that drops root cannot reach its notify socket: other users cannot enter the directory", "service", service, "directory", closed)
+	}
 }
 
 func (d *runDir) control() string { return filepath.Join(d.path, "control") }

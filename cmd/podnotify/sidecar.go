@@ -39,9 +39,11 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 	defer a.close()
 	restart := make(chan struct{}, 1)
 	for _, c := range cfg.Services {
-		if err := dir.serviceDir(c.Address); err != nil {
+		closed, err := dir.serviceDir(c.Address)
+		if err != nil {
 			return err
 		}
+		warnClosed(log, c.Name, closed)
 		deps := world.Deps(c, log)
 		deps.RestartPod = func() {
 			select {
@@ -81,7 +83,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 				return nil
 			case sig := <-signals:
 				if sig == unix.SIGHUP {
-					log.Warn("cannot reload the configuration; restart podnotify instead")
+					log.Warn("cannot reload the configuration; a restart applies it, but then readiness is unknown until the daemon speaks")
 					continue
 				}
 				log.Info("going down", "signal", unix.SignalName(sig.(unix.Signal)))

@@ -25,7 +25,7 @@ type Container struct {
 
 // Container reads which container process pid is in.
 func (f FS) Container(pid int) (Container, error) {
-	b, err := os.ReadFile(f.path(pid, "cgroup"))
+	b, err := os.ReadFile(f.body(pid, "cgroup"))
 	if err != nil {
 		// A kernel without cgroups has no such file, nor containers.
 		if _, alive := f.Stat(pid); alive != nil || gone(err) != ErrGone {

@@ -293,7 +293,7 @@ func (h *Handle) state() (State, error) {
 	if err != nil || !s.Stopped() && !s.Dead() {
 		return s, err
 	}
-	all, err := h.threads()
+	all, _, err := h.fs.threads(h.id.PID)
 	if err != nil {
 		return 0, err
 	}
@@ -319,43 +319,6 @@ func (h *Handle) leader() (State, error) {
 		return 0, errStat
 	}
 	return s, nil
-}
-
-// threads returns the state that all living threads share, or else the state of
-// one that is not stopped; 0 if no thread is left.
-func (h *Handle) threads() (State, error) {
-	dir, err := os.Open(h.fs.path(h.id.PID, "task"))
-	if err != nil {
-		return 0, gone(err)
-	}
-	defer dir.Close()
-	tids, err := dir.Readdirnames(-1)
-	if err != nil {
-		return 0, gone(err)
-	}
-	var all State
-	var buf [512]byte
-	for _, tid := range tids {
-		b, err := readInto(dir.Name()+"/"+tid+"/stat", buf[:])
-		if err != nil {
-			if gone(err) == ErrGone {
-				continue // that thread has ended
-			}
-			return 0, err
-		}
-		s, ok := parseState(b)
-		if !ok {
-			return 0, errStat
-		}
-		if s.Dead() {
-			continue
-		}
-		if !s.Stopped() {
-			return s, nil
-		}
-		all = s
-	}
-	return all, nil
 }
 
 // openStat opens the state file and makes sure that it is this process's: once

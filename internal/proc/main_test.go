@@ -44,8 +44,8 @@ var roles = map[string]func(){
 	"headless": func() {
 		go func() {
 			for { // until the kernel says so
-				s, err := Proc.Stat(os.Getpid())
-				if err == nil && s.State == 'Z' {
+				b, err := os.ReadFile(Proc.path(os.Getpid(), "task/"+strconv.Itoa(os.Getpid())+"/stat"))
+				if s, ok := parseState(b); err == nil && ok && s == 'Z' {
 					break
 				}
 				time.Sleep(time.Millisecond)

@@ -77,7 +77,7 @@ func (f FS) path(pid int, name string) string {
 // read returns a whole small file of process pid; a process that is gone is
 // ErrGone, whether its directory is missing or goes away while it is read.
 func (f FS) read(pid int, name string) ([]byte, error) {
-	b, err := os.ReadFile(f.path(pid, name))
+	b, err := os.ReadFile(f.body(pid, name))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s of process %d: %w", name, pid, gone(err))
 	}
@@ -122,7 +122,7 @@ func (f FS) Pids() ([]int, error) {
 // space, cut after 4096 bytes. It is empty for kernel threads and zombies. The
 // process may write what it likes there.
 func (f FS) Cmdline(pid int) (string, error) {
-	file, err := os.Open(f.path(pid, "cmdline"))
+	file, err := os.Open(f.body(pid, "cmdline"))
 	if err != nil {
 		return "", fmt.Errorf("cannot read cmdline of process %d: %w", pid, gone(err))
 	}
@@ -133,6 +133,16 @@ func (f FS) Cmdline(pid int) (string, error) {
 	}
 	b = bytes.TrimRight(b, "\x00")
 	return string(bytes.ReplaceAll(b, []byte{0}, []byte{' '})), nil
+}
+
+// Exe returns the path of the program that process pid executes. The kernel tells
+// those of the same uid, and root. A process that is ending executes none.
+func (f FS) Exe(pid int) (string, error) {
+	path, err := os.Readlink(f.body(pid, "exe"))
+	if err != nil {
+		return "", fmt.Errorf("cannot read exe of process %d: %w", pid, gone(err))
+	}
+	return path, nil
 }
 
 // Uids returns the real, effective and saved user id of process pid, as seen
@@ -179,9 +189,9 @@ func (f FS) NSpid(pid int) ([]int, error) {
 // is missing. The only free text in that file is the name, which the kernel
 // escapes so that it stays on its line.
 func (f FS) status(pid int, key string) ([]string, error) {
-	b, err := f.read(pid, "status")
+	b, err := os.ReadFile(f.path(pid, "status")) // the leading thread's will do
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot read status of process %d: %w", pid, gone(err))
 	}
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, key); ok {

@@ -12,18 +12,34 @@ import (
 )
 
 func TestFilesOfAChild(t *testing.T) {
-	c := start(t, "sit")
+	for _, what := range []string{"sit", "headless"} {
+		t.Run(what, func(t *testing.T) { filesOf(t, start(t, what)) })
+	}
+}
+
+func filesOf(t *testing.T, c *child) {
 
 	s, err := Proc.Stat(c.pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.PID != c.pid || s.PPID != os.Getpid() || s.Start == 0 || s.Threads < 1 || s.Kernel() {
+	if s.PID != c.pid || s.PPID != os.Getpid() || s.Start == 0 || s.Threads < 1 || s.Kernel() || s.State.Dead() || s.Ending() {
 		t.Errorf("Stat = %+v", s)
+	}
+	if !Proc.Environ(c.pid, role) || Proc.Environ(c.pid, "NO_SUCH_NAME") {
+		t.Error("Environ does not tell")
+	}
+	ours, err := Proc.Container(os.Getpid())
+	if theirs, e := Proc.Container(c.pid); err != nil || e != nil || theirs != ours {
+		t.Errorf("Container = %+v, %v; want %+v, %v", theirs, e, ours, err)
 	}
 	line, err := Proc.Cmdline(c.pid)
 	if err != nil || line != c.Args[0] {
 		t.Errorf("Cmdline = %q, %v; want %q", line, err, c.Args[0])
+	}
+	program, err := Proc.Exe(c.pid)
+	if want, _ := os.Executable(); err != nil || program != want {
+		t.Errorf("Exe = %q, %v; want %q", program, err, want)
 	}
 	real, effective, saved, err := Proc.Uids(c.pid)
 	if uid := uint32(os.Getuid()); err != nil || real != uid || effective != uid || saved != uid {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -28,11 +29,12 @@ func (s State) String() string { return string(rune(s)) }
 type Stat struct {
 	PID, PPID, PGID, Session int
 
-	State   State  // of the leading thread only; see [Handle.State]
-	Start   uint64 // clock ticks since boot
-	Flags   uint64 // PF_* of the kernel's sched.h
-	Threads int
-	Comm    string // at most 15 bytes, any but NUL
+	State    State  // as [Handle.State] has it, but T already if the leading thread is
+	Start    uint64 // clock ticks since boot
+	Flags    uint64 // PF_* of the kernel's sched.h
+	Threads  int
+	Headless bool   // the leading thread has ended, others live on
+	Comm     string // at most 15 bytes, any but NUL
 }
 
 // ID returns the identity of the process.
@@ -40,6 +42,14 @@ func (s Stat) ID() ID { return ID{s.PID, s.Start} }
 
 // Kernel reports whether it is a kernel thread.
 func (s Stat) Kernel() bool { return s.Flags&0x00200000 != 0 } // PF_KTHREAD
+
+// exiting is PF_EXITING: the process or thread runs no code of its program any more.
+const exiting = 0x4
+
+// Ending reports whether the process is on its way out, or out. Its program and its
+// memory are gone then and its cgroups of version 1 are the root's, although it may
+// be no zombie yet: what is read about it is wrong.
+func (s Stat) Ending() bool { return s.Flags&exiting != 0 && !s.Headless }
 
 // Stat reads /proc/PID/stat. What it says may be about another process by the
 // time it is used; [FS.Open] is for keeping.
@@ -57,7 +67,71 @@ func (f FS) stat(pid int, buf []byte) (Stat, error) {
 	if err != nil {
 		return Stat{}, fmt.Errorf("cannot read stat of process %d: %w", pid, err)
 	}
+	if s.headless() {
+		if state, _, err := f.threads(pid); err == nil && state != 0 {
+			s.State, s.Headless = state, true
+		}
+	}
 	return s, nil
+}
+
+// headless reports whether the leading thread has ended and others have not. The
+// kernel then says that the process is a zombie, and has no text of it to show.
+func (s Stat) headless() bool { return s.State.Dead() && s.Threads > 1 }
+
+// threads returns the state that all living threads share and one of them, or
+// else one that is not stopped and its state; 0 if no thread is left.
+func (f FS) threads(pid int) (all State, tid int, err error) {
+	dir, err := os.Open(f.path(pid, "task"))
+	if err != nil {
+		return 0, 0, gone(err)
+	}
+	defer dir.Close()
+	tids, err := dir.Readdirnames(-1)
+	if err != nil {
+		return 0, 0, gone(err)
+	}
+	var buf [512]byte
+	for _, name := range tids {
+		b, err := readInto(dir.Name()+"/"+name+"/stat", buf[:])
+		if err != nil {
+			if gone(err) == ErrGone {
+				continue // that thread has ended
+			}
+			return 0, 0, err
+		}
+		s, ok := parseState(b)
+		if !ok {
+			return 0, 0, errStat
+		}
+		if s.Dead() {
+			continue
+		}
+		if st, err := parseStat(b); err == nil && st.Ending() {
+			continue
+		}
+		all = s
+		tid, _ = strconv.Atoi(name)
+		if !s.Stopped() {
+			break
+		}
+	}
+	return all, tid, nil
+}
+
+// body is the path of a file that belongs to all threads of process pid. If the
+// leading thread has ended the kernel shows it nothing of them, or that which a
+// dead process has (cgroup, in version 1), so another thread's file is read.
+func (f FS) body(pid int, name string) string {
+	var buf [1024]byte
+	if b, err := readInto(f.path(pid, "stat"), buf[:]); err == nil {
+		if s, err := parseStat(b); err == nil && s.headless() {
+			if _, tid, err := f.threads(pid); err == nil && tid != 0 {
+				name = "task/" + strconv.Itoa(tid) + "/" + name
+			}
+		}
+	}
+	return f.path(pid, name)
 }
 
 // readInto reads a file of procfs by one read into buf; what does not fit is cut

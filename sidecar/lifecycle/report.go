@@ -138,21 +138,23 @@ func checkProcess(s *Snapshot, _ *Policy) (string, Probe) {
 	if s.Main != (ProcID{}) {
 		return "", 0
 	}
-	x := s.LastExit
-	if s.Phase != Gone || x == nil {
-		if s.Facts.Impossible != "" {
-			return "no main process: " + s.Facts.Impossible, Readyz
-		}
-		if len(s.Facts.Candidates) > 0 {
-			return "no main process: it could be any of " + strings.Join(s.Facts.Candidates, ", ") + "; set select.container or select.process", Readyz
-		}
-		return "no main process", Readyz
-	}
 	probes := Readyz
-	if !x.Clean && s.Facts.ContainerAlive {
-		probes |= Livez
+	var why []string
+	if x := s.LastExit; s.Phase == Gone && x != nil {
+		why = append(why, x.String())
+		if !x.Clean && s.Facts.ContainerAlive {
+			probes |= Livez
+		}
+	} else if s.Facts.Impossible != "" {
+		return "no main process: " + s.Facts.Impossible, probes
 	}
-	return "no main process: " + x.String(), probes
+	if len(s.Facts.Candidates) > 0 {
+		why = append(why, "it could be any of "+strings.Join(s.Facts.Candidates, ", "), "set select.container or select.process")
+	}
+	if len(why) == 0 {
+		return "no main process", probes
+	}
+	return "no main process: " + strings.Join(why, "; "), probes
 }
 
 // String says how the process ended, for people.

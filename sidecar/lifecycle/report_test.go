@@ -27,7 +27,6 @@ func standing(p Phase, change func(*Snapshot)) *Snapshot {
 // Every row of the answers' table (spec 5): the check that fails, which probes
 // fail with it, and the words of its reason that tell people what to do.
 func TestVerdicts(t *testing.T) {
-	type change = func(*Snapshot)
 	type policy = func(*Policy)
 	sr, rl, all := Startup|Readyz, Readyz|Livez, Startup|Readyz|Livez
 	for _, c := range []struct {
@@ -46,6 +45,8 @@ func TestVerdicts(t *testing.T) {
 		{"process", "it could be several", standing(Absent, func(s *Snapshot) { s.Facts.Candidates = []string{"web", "log"} }), nil, Readyz, "web, log; set select.container"},
 		{"process", "starting, not known which", standing(Starting, func(s *Snapshot) { s.Main = nobody }), nil, Readyz, "no main process"},
 		{"process", "ended cleanly, container gone", standing(Gone, nil), nil, Readyz, "process 10 exited with code 0"},
+		{"process", "ended, it is not known which follows", standing(Gone, func(s *Snapshot) { s.Facts.Candidates = []string{"web", "log"} }), nil, Readyz,
+			"process 10 exited with code 0; it could be any of web, log; set select.container"},
 		{"process", "ended cleanly, container lives on", standing(Gone, func(s *Snapshot) { s.Facts.ContainerAlive = true }), nil, Readyz, ""},
 		{"process", "ended uncleanly, container gone", standing(Gone, func(s *Snapshot) {
 			s.LastExit = &LastExit{Who: daemon, Exit: Exit{Known: true, Signal: 11}}
