@@ -38,6 +38,8 @@ var allowed = map[string]struct{ ours, others []string }{
 		[]string{"github.com/spf13/viper", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/sys"}},
 	"internal/initfile":    {[]string{"internal/config"}, []string{"github.com/coreos/go-systemd/v22/unit"}},
 	"cmd/podnotify":        {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
+	"hack/mutation":        {nil, nil},
+	"internal/testdaemon":  {[]string{"notify"}, []string{"golang.org/x/sys"}},
 	"examples/mydaemon/go": {nil, []string{"golang.org/x/sys"}},
 }
 
