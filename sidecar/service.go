@@ -459,9 +459,11 @@ func (s *Service) follow(ended proc.ID) {
 	if s.dep.Orphans == nil {
 		return
 	}
-	judge := lifecycle.ProcID(ended) == s.m.Main() && s.backgrounds()
+	main := lifecycle.ProcID(ended) == s.m.Main()
+	judge := main && s.backgrounds()
+	counts := main || s.m.Phase() == lifecycle.Starting // what a helper of a live daemon leaves behind is not the daemon
 	for _, o := range s.dep.Orphans(ended) {
-		if s.meetID(o.ID) != nil {
+		if counts && s.meetID(o.ID) != nil {
 			s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
 		}
 		if judge {
