@@ -7,7 +7,9 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -105,7 +107,7 @@ func run(p patch) (passed, failed []string, err error) {
 	}
 	slices.Sort(failed)
 	if len(passed)+len(failed) == 0 {
-		return nil, nil, fmt.Errorf("cannot run the tests: %v\n%s", err, out)
+		return nil, nil, fmt.Errorf("cannot run the tests: %w\n%s", cmp.Or(err, errors.New("there are none")), out)
 	}
 	return passed, failed, nil
 }

@@ -182,9 +182,7 @@ func TestProofs(t *testing.T) {
 		}
 		known = append(known, k.String()+"=")
 	}
-	for _, flag := range []string{"READY=1", "RELOADING=1", "STOPPING=1", "MAINPIDFD=1", "RESTART_RESET=1", "FDSTORE=1", "FDSTOREREMOVE=1", "FDPOLL=0", "BARRIER=1"} {
-		known = append(known, flag)
-	}
+	known = append(known, "READY=1", "RELOADING=1", "STOPPING=1", "MAINPIDFD=1", "RESTART_RESET=1", "FDSTORE=1", "FDSTOREREMOVE=1", "FDPOLL=0", "BARRIER=1")
 	for _, word := range known {
 		if len(words[word]) == 0 {
 			t.Errorf("docs/protocol.md names no test for %s", word)

@@ -27,7 +27,6 @@ func standing(p Phase, change func(*Snapshot)) *Snapshot {
 // Every row of the answers' table (spec 5): the check that fails, which probes
 // fail with it, and the words of its reason that tell people what to do.
 func TestVerdicts(t *testing.T) {
-	type change = func(*Snapshot)
 	type policy = func(*Policy)
 	sr, rl, all := Startup|Readyz, Readyz|Livez, Startup|Readyz|Livez
 	for _, c := range []struct {
