@@ -314,13 +314,14 @@ func TestRespawnPod(t *testing.T) {
 // of its container if that lives on, each by force if it has to be.
 func TestRespawnSignal(t *testing.T) {
 	t.Parallel()
+	const lasting = "while :; do sleep 0.02; done"
 	for name, tt := range map[string]struct {
 		entry, main string // shell
 		code        int    // of the entry process
 	}{
-		"both end":         {"wait", "exit 5", 143},
-		"the entry hangs":  {"trap '' TERM; while :; do sleep 0.02; done", "exit 5", 137},
-		"the daemon hangs": {"wait", ":", 143},
+		"both end":         {lasting, "exit 5", 143},
+		"the entry hangs":  {"trap '' TERM; " + lasting, "exit 5", 137},
+		"the daemon hangs": {lasting, ":", 143},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
