@@ -445,7 +445,6 @@ func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
 	}
 	s.catchUp()
 	id := idOf(h)
-	s.follow(h.ID())
 	if id == s.m.Main() {
 		s.facts.ContainerAlive = s.containerAlive(id)
 	}
@@ -459,9 +458,9 @@ func (s *Service) follow(ended proc.ID) {
 	if s.dep.Orphans == nil {
 		return
 	}
-	main := lifecycle.ProcID(ended) == s.m.Main()
-	judge := main && s.backgrounds()
-	counts := main || s.m.Phase() == lifecycle.Starting // what a helper of a live daemon leaves behind is not the daemon
+	// What a helper of a live daemon leaves behind is not the daemon.
+	counts := lifecycle.ProcID(ended) == s.m.Main() || s.m.Phase() == lifecycle.Starting
+	judge := counts && s.backgrounds()
 	for _, o := range s.dep.Orphans(ended) {
 		if counts && s.meetID(o.ID) != nil {
 			s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
