@@ -1,6 +1,7 @@
 # make run     builds podnotify and shows it on a real daemon
 # make test    all tests; installs the Debian packages they need, when it may
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
+# make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   benchmarks
 GO      ?= go
 BIN     ?= bin
@@ -8,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 10s
 
-.PHONY: build run test test-root deps check lint fuzz bench update clean help
+.PHONY: build run test test-root deps check lint fuzz mutation bench update clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -40,6 +41,9 @@ check: lint fuzz
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+
+mutation:
+	$(GO) run ./hack/mutation
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
@@ -185,7 +186,9 @@ func (s *Service) restartContainer(main lifecycle.ProcID) {
 	s.ends.Go(func() {
 		defer h.Close()
 		if err := h.Signal(s.cfg.KillSignal); err != nil {
-			s.log.Warn("container not ended", "error", err)
+			if !errors.Is(err, proc.ErrGone) { // it followed by itself
+				s.log.Warn("container not ended", "error", err)
+			}
 			return
 		}
 		ctx, cancel := s.life, context.CancelFunc(func() {})

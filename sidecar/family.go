@@ -29,8 +29,8 @@ type Family struct {
 	service *Service
 
 	mu    sync.Mutex
-	depth map[proc.ID]int // how many forks our children are away from CMD
-	early []proc.ID       // children of theirs that were reaped before them
+	depth map[proc.ID]int  // how many forks our children are away from CMD
+	told  map[proc.ID]bool // whose children are in depth
 }
 
 // NewFamily returns the family of this process.
@@ -58,7 +58,7 @@ func (f *Family) Begin(pid int) {
 	f.cmd.Store(int64(pid))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.depth, f.early = map[proc.ID]int{}, nil
+	f.depth, f.told = map[proc.ID]int{}, map[proc.ID]bool{}
 	if st, err := f.fs.Stat(pid); err == nil {
 		f.depth[st.ID()] = 0
 	}
@@ -89,18 +89,30 @@ type Orphan struct {
 func (f *Family) orphans(ended proc.ID) []Orphan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	forks, ok := f.depth[ended]
-	if !ok {
+	var out []Orphan
+	if _, ok := f.depth[ended]; !ok {
 		// The kernel does not tell of ends in their order: its parent's may be next.
-		if f.awaited() {
-			f.early = append(f.early, ended)
+		for id := range f.depth {
+			if st, err := f.fs.Stat(id.PID); err == nil && st.ID() == id && st.State.Dead() {
+				out = append(out, f.left(id)...)
+			}
 		}
+	}
+	out = append(out, f.left(ended)...)
+	slices.SortFunc(out, func(a, b Orphan) int {
+		return cmp.Or(cmp.Compare(a.Forks, b.Forks), cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
+	})
+	return out
+}
+
+// left takes note of the children that came to us from a process that has ended
+// and is not reaped yet, and returns those that live.
+func (f *Family) left(ended proc.ID) (out []Orphan) {
+	forks, ok := f.depth[ended]
+	if !ok || f.told[ended] {
 		return nil
 	}
-	delete(f.depth, ended)
-	early := f.early
-	f.early = nil
-	var out []Orphan
+	f.told[ended] = true
 	// Some may have ended by now, too. What is younger than they are is taken for
 	// theirs, for its parent's number is ours already; and what they left may have
 	// come after the table was read, so it is read again.
@@ -109,9 +121,6 @@ func (f *Family) orphans(ended proc.ID) []Orphan {
 		table, err := f.fs.Table()
 		if err != nil {
 			return out
-		}
-		for _, id := range early {
-			table[id.PID] = proc.Stat{PID: id.PID, Start: id.Start, PPID: f.self}
 		}
 		fresh := slices.SortedFunc(maps.Values(table), func(a, b proc.Stat) int {
 			return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
@@ -124,30 +133,14 @@ func (f *Family) orphans(ended proc.ID) []Orphan {
 			// The table is not of one moment: what it saw alive may have ended before
 			// it saw whom that left. Only we reap, so a look now settles it.
 			if now, err := f.fs.Stat(st.PID); err != nil || now.ID() != st.ID() || now.State.Dead() {
+				f.told[st.ID()] = true
 				level, again = level+1, true
 			} else {
 				out = append(out, Orphan{st.ID(), level})
 			}
 		}
 	}
-	for _, id := range early {
-		delete(f.depth, id)
-	}
-	slices.SortFunc(out, func(a, b Orphan) int {
-		return cmp.Or(cmp.Compare(a.Forks, b.Forks), cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
-	})
 	return out
-}
-
-// awaited reports whether a child of ours has ended and was not told of yet. The
-// lock is held.
-func (f *Family) awaited() bool {
-	for id := range f.depth {
-		if st, err := f.fs.Stat(id.PID); err == nil && st.ID() == id && st.State.Dead() {
-			return true
-		}
-	}
-	return false
 }
 
 // Run looks for stops of descendants that are not our children, while one is

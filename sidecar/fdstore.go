@@ -93,7 +93,12 @@ func (f *fdStore) drop(which func(stored) bool) (n int) {
 	kept := f.kept[:0]
 	for _, k := range f.kept {
 		if which(k) {
-			unix.Close(k.fd) // leaves the epoll set with it
+			// Closing is not enough: an open file stays in the epoll set, and
+			// tells of its hang-up for ever, while the daemon has it, too.
+			if f.epoll != nil {
+				_ = unix.EpollCtl(f.ep, unix.EPOLL_CTL_DEL, k.fd, nil)
+			}
+			unix.Close(k.fd)
 			n++
 		} else {
 			kept = append(kept, k)
@@ -163,11 +168,18 @@ func (f *fdStore) hangUps(epoll *os.File) {
 			}
 			f.mu.Lock()
 			for _, e := range events[:n] {
-				f.drop(func(k stored) bool { return k.fd == int(e.Fd) })
+				// The number may be another descriptor's by now.
+				f.drop(func(k stored) bool { return k.fd == int(e.Fd) && hungUp(k.fd) })
 			}
 			f.mu.Unlock()
 		}
 	})
+}
+
+// hungUp reports POLLHUP or POLLERR, which are told unasked.
+func hungUp(fd int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 0)
+	return n > 0 && err == nil
 }
 
 // close closes everything.

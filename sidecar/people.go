@@ -23,6 +23,7 @@ type person struct {
 	id         lifecycle.ProcID
 	key        int
 	h          *proc.Handle
+	child      bool   // is our own, which waitid tells of
 	member     bool   // is one of the service's
 	mouthpiece bool   // speaks for the main process, never for itself
 	generation uint64 // of the scope that said so
@@ -67,6 +68,7 @@ func (s *Service) meet(key int, h *proc.Handle) *person {
 	p := &person{id: idOf(h), key: key, h: h}
 	if st, err := s.dep.FS.Stat(p.id.PID); err == nil && st.ID() == h.ID() {
 		p.mouthpiece = slices.Contains(mouthpieces, st.Comm)
+		p.child = st.PPID == unix.Getpid()
 	}
 	s.people[key] = p
 	return s.touch(p)
@@ -159,7 +161,7 @@ func (s *Service) watch(p *person) {
 		var exit lifecycle.Exit
 		if s.dep.Parent {
 			switch st, err := s.dep.FS.Stat(h.ID().PID); {
-			case err == nil && st.ID() == h.ID() && st.PPID == unix.Getpid():
+			case p.child, err == nil && st.ID() == h.ID() && st.PPID == unix.Getpid():
 				return // our child: waitid tells as well, and how
 			case err == nil && st.ID() != h.ID(), errors.Is(err, proc.ErrGone):
 				exit = s.exit(ctx, h) // reaped, maybe by us: no waiting

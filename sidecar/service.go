@@ -448,7 +448,6 @@ func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
 	}
 	s.catchUp()
 	id := idOf(h)
-	s.follow(h.ID())
 	if id == s.m.Main() {
 		s.facts.ContainerAlive = s.containerAlive(id)
 	}
@@ -462,9 +461,11 @@ func (s *Service) follow(ended proc.ID) {
 	if s.dep.Orphans == nil {
 		return
 	}
-	judge := lifecycle.ProcID(ended) == s.m.Main() && s.backgrounds()
+	// What a helper of a live daemon leaves behind is not the daemon.
+	counts := lifecycle.ProcID(ended) == s.m.Main() || s.m.Phase() == lifecycle.Starting
+	judge := counts && s.backgrounds()
 	for _, o := range s.dep.Orphans(ended) {
-		if s.meetID(o.ID) != nil {
+		if counts && s.meetID(o.ID) != nil {
 			s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
 		}
 		if judge {
@@ -599,8 +600,8 @@ func (s *Service) StopAsked(kill bool) {
 // Stop asks the main process to end, by signals.kill, and kills it after the stop
 // time-out. It is not respawned.
 func (s *Service) Stop() error {
-	if s.eye.Load() == nil {
-		return fmt.Errorf("cannot stop service %s: it has no main process", s.cfg.Name)
+	if err := s.mayEnd("stop", s.cfg.KillSignal); err != nil {
+		return err
 	}
 	s.StopAsked(true)
 	return s.Signal(s.cfg.KillSignal)
@@ -609,14 +610,27 @@ func (s *Service) Stop() error {
 // Kill sends a signal to the main process. One that usually ends a process is
 // announced first.
 func (s *Service) Kill(sig unix.Signal) error {
-	if s.eye.Load() == nil {
-		return fmt.Errorf("cannot signal service %s: it has no main process", s.cfg.Name)
+	if err := s.mayEnd("signal", sig); err != nil {
+		return err
 	}
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGKILL, s.cfg.KillSignal:
 		s.StopAsked(false)
 	}
 	return s.Signal(sig)
+}
+
+// mayEnd finds out whether a signal could be sent, before the end is announced:
+// what is not permitted must not make a service that runs on unready.
+func (s *Service) mayEnd(verb string, sig unix.Signal) error {
+	h := s.eye.Load()
+	if h == nil {
+		return fmt.Errorf("cannot %s service %s: it has no main process", verb, s.cfg.Name)
+	}
+	if h.Permitted() {
+		return nil
+	}
+	return h.Signal(sig)
 }
 
 // Reload sends signals.reload to the main process.
@@ -639,12 +653,14 @@ func (s *Service) Reload() error {
 // Respawn ends the main process so that it is started again: by us where we
 // started it, else by the platform.
 func (s *Service) Respawn() error {
+	if s.eye.Load() != nil || s.cfg.Policy.Respawn.Mode != lifecycle.RespawnExec {
+		if err := s.mayEnd("respawn", s.cfg.KillSignal); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.catchUp()
-	if s.m.Main() == (lifecycle.ProcID{}) && s.cfg.Policy.Respawn.Mode != lifecycle.RespawnExec {
-		return fmt.Errorf("cannot respawn service %s: it has no main process", s.cfg.Name)
-	}
 	s.apply(lifecycle.Event{Kind: lifecycle.RespawnAsked})
 	s.settle()
 	return nil
@@ -666,7 +682,7 @@ func (s *Service) Signal(sig unix.Signal) error {
 }
 
 // containerAlive reports whether the container of the main process, which has
-// ended, lives on: its entry process does.
+// ended, lives on: its entry process does. When that ends, too, it is noted.
 func (s *Service) containerAlive(id lifecycle.ProcID) bool {
 	if s.entry.PID == 0 || s.entry.PID == id.PID {
 		return false
@@ -675,6 +691,21 @@ func (s *Service) containerAlive(id lifecycle.ProcID) bool {
 	if err != nil {
 		return false
 	}
-	defer h.Close()
-	return !h.Ended()
+	if h.Ended() {
+		h.Close()
+		return false
+	}
+	s.ends.Go(func() {
+		defer h.Close()
+		if h.Wait(s.life) != nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.entry == h.ID() {
+			s.facts.ContainerAlive = false
+			s.stale.Store(true)
+		}
+	})
+	return true
 }

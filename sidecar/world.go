@@ -368,6 +368,10 @@ func (s *Service) elect(sc *scope) {
 	if err != nil {
 		return
 	}
+	if h.ID() == s.entry { // its container lives on without the main process
+		h.Close()
+		return
+	}
 	s.elected = true
 	s.adopt(h)
 }

@@ -20,8 +20,8 @@ type Waiter struct {
 }
 
 // NewWaiter returns a waiter that hands what it is told to report, one call at a
-// time, on the goroutine of Run, in the order of the kernel. It reads from fs who
-// a child is before the child is reaped.
+// time, on the goroutine of Run, in the order of the kernel. An end is reported
+// before the child is reaped.
 func NewWaiter(fs proc.FS, report func(Transition)) *Waiter {
 	return &Waiter{fs: fs, report: report}
 }
@@ -44,6 +44,15 @@ func (w *Waiter) Run() error {
 		who := proc.ID{PID: int(seen.pid)}
 		if s, err := w.fs.Stat(who.PID); err == nil {
 			who = s.ID()
+		}
+		if seen.kind() == Ended {
+			// Told while it is a zombie: what it left behind is our child by now, and
+			// nothing of it has been given away.
+			w.report(seen.transition(who, time.Now()))
+			if _, err := waitid(unix.P_PID, who.PID, unix.WEXITED); err != nil && !errors.Is(err, unix.ECHILD) {
+				return fmt.Errorf("cannot reap process %v: %w", who, err)
+			}
+			continue
 		}
 		taken, err := waitid(unix.P_PID, who.PID, all|unix.WNOHANG)
 		if err != nil && !errors.Is(err, unix.ECHILD) {

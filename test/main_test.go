@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(puppetVariable) != "" {
 		os.Exit(puppetMain())
 	}
+	if os.Getenv(clientVariable) != "" {
+		os.Exit(clientMain())
+	}
 	os.Exit(run(m))
 }
 

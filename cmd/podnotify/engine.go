@@ -16,7 +16,13 @@ func newSidecarCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sidecar [flags]",
 		Short: "Serve daemons that others start, in containers beside this one",
-		Args:  cobra.NoArgs,
+		Long: `Listen to one or more daemons in containers beside this one, whose PID namespace
+is shared, and answer their probes. On SIGTERM stopped daemons are continued, and
+probes are answered until all have ended or timeouts.stop is over.
+
+The exit code is 0, 1 for a failure, 78 for a bad configuration, or 79 to have the
+pod restarted (respawn.mode pod).`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.start(c, config.Sidecar, nil, func(cfg config.Config, log *slog.Logger) (int, error) {
 				switch err := runSidecar(cfg, log); err {
@@ -40,7 +46,14 @@ func newRunCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run [flags] -- CMD [ARG...]",
 		Short: "Start a daemon and serve it",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Start CMD as a daemon, supervise it and answer its probes. Signals are handed on
+to its main process. With respawn.mode exec it is started again when it ends, as
+respawn.when says. It is all over when the main process and what it left behind
+have ended.
+
+The exit code is the one of the main process, 128+n if signal n ended it; 126 or
+127 if CMD cannot be started; 1 for a failure; 78 for a bad configuration.`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, command []string) error {
 			return a.start(c, config.Run, command, func(cfg config.Config, log *slog.Logger) (int, error) {
 				cfg.Booted = booted

@@ -112,8 +112,10 @@ func (a *app) watch(ctx context.Context, k *asker, service, format string) error
 	var p pause
 	for first := true; ; first = false {
 		services, body, err := k.status(ctx, service)
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		default:
 		}
 		if err != nil && first {
 			return err
@@ -154,7 +156,7 @@ func (a *app) watchScreen() view {
 func (a *app) watchLines() view {
 	last := map[string]string{}
 	return func(services []probes.Status, _ string, err error) error {
-		if a.changed(last, err); err != nil {
+		if !a.answered(last, err) {
 			return nil
 		}
 		for _, s := range services {
@@ -176,7 +178,7 @@ func (a *app) watchJSON() view {
 	complaints := map[string]string{}
 	last := ""
 	return func(services []probes.Status, body string, err error) error {
-		if a.changed(complaints, err); err != nil {
+		if !a.answered(complaints, err) {
 			return nil
 		}
 		for i := range services {
@@ -194,8 +196,9 @@ func (a *app) watchJSON() view {
 	}
 }
 
-// changed complains of an error once, for as long as it lasts.
-func (a *app) changed(last map[string]string, err error) {
+// answered reports that there was no error, or complains of it, once for as long
+// as it lasts.
+func (a *app) answered(last map[string]string, err error) bool {
 	const key = "" // no service is called so
 	text := ""
 	if err != nil {
@@ -205,6 +208,7 @@ func (a *app) changed(last map[string]string, err error) {
 		a.complain(text)
 	}
 	last[key] = text
+	return err == nil
 }
 
 // exitSilently is the end of a command whose code says what its output has said.

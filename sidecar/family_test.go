@@ -1,0 +1,43 @@
+package sidecar
+
+import (
+	"testing"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+	"github.com/podnotify/podnotify/stopwatch"
+)
+
+// A daemon that went into the background lives on; what a helper beside it
+// leaves behind is one more fork away from CMD, and not the daemon for that.
+func TestOrphansOfAHelper(t *testing.T) {
+	k := newSpeaker(t, lifecycle.ExpectDaemon, nil)
+	id := func(pid int) proc.ID {
+		t.Helper()
+		st, err := proc.Proc.Stat(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.ID()
+	}
+	daemon, helper, orphan := id(k.child()), id(k.child()), id(k.child())
+	left := map[proc.ID][]Orphan{
+		proc.ID(k.Look().Main): {{daemon, 2}, {helper, 2}},
+		helper:                 {{orphan, 3}},
+		daemon:                 {{orphan, 3}},
+	}
+	k.dep.Orphans = func(ended proc.ID) []Orphan { return left[ended] }
+	ends := func(who proc.ID) lifecycle.ProcID {
+		k.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Ended})
+		return k.Look().Main
+	}
+	if main := ends(proc.ID(k.Look().Main)); main != lifecycle.ProcID(daemon) || k.Look().Phase != lifecycle.Ready {
+		t.Fatalf("CMD ended: main process %v, %v; want %v, ready", main, k.Look().Phase, daemon)
+	}
+	if main := ends(helper); main != lifecycle.ProcID(daemon) {
+		t.Errorf("a helper ended: main process %v, want %v still", main, daemon)
+	}
+	if main := ends(daemon); main != lifecycle.ProcID(orphan) {
+		t.Errorf("the daemon ended: main process %v, want what it left, %v", main, orphan)
+	}
+}
