@@ -213,6 +213,8 @@ func (s *Service) Serve(ctx context.Context) error {
 }
 
 func (s *Service) listening(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.alive.Store(yes)
 	s.stale.Store(true)
 }
@@ -350,7 +352,6 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stale.Store(false)
 	n := s.m.Snapshot()
 	n.Facts = s.facts
 	n.Facts.UnknownKeys = maps.Clone(s.facts.UnknownKeys)
@@ -364,6 +365,7 @@ func (s *Service) Look() *lifecycle.Snapshot {
 		n.Facts.ErrnoName = notify.ErrnoName(n.Errno)
 	}
 	s.snap.Store(&n)
+	s.stale.Store(false) // last: who finds it false, without the lock, loads this one
 	return &n
 }
 
@@ -391,6 +393,11 @@ func (s *Service) peek() {
 	s.catchUp()
 	if st, err = h.State(); err != nil {
 		return
+	}
+	if st.Stopped() && s.dep.Parent && s.m.AwaitsStop(s.now()) {
+		if st, err := s.dep.FS.Stat(h.ID().PID); err == nil && st.PPID == unix.Getpid() {
+			return // waitid tells as well, and by which signal
+		}
 	}
 	kind := lifecycle.Continued
 	if st.Stopped() {
@@ -480,7 +487,8 @@ func (s *Service) Observe(t stopwatch.Transition) {
 	case stopwatch.Stopped:
 		// Only SIGSTOP is upstart's readiness; a sampler cannot tell (Signal 0).
 		e.Kind = lifecycle.Stopped
-		if t.Signal != 0 && t.Signal != unix.SIGSTOP && s.m.Main() != e.Who {
+		e.Job = t.Signal != 0 && t.Signal != unix.SIGSTOP
+		if e.Job && s.m.Main() != e.Who {
 			return
 		}
 		s.meetID(t.Who)
@@ -503,6 +511,7 @@ func (s *Service) Observe(t stopwatch.Transition) {
 // main process, by podnotify or through it. With kill, the main process is
 // killed after the stop time-out.
 func (s *Service) StopAsked(kill bool) {
+	s.peek() // nobody may have looked since it was stopped
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -84,6 +84,7 @@ type Event struct {
 	Who    ProcID
 	Named  bool // the same datagram named the main process: its words count even from the process replaced
 	Owes   bool // Stopped: it was started with UPSTART_JOB
+	Job    bool // Stopped: by job control (TSTP, TTIN, TTOU), which says nothing about readiness
 	Number int64
 	Span   time.Duration
 	Text   []byte // valid during Apply only
