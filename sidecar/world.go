@@ -54,6 +54,7 @@ type World struct {
 	services []*Service
 	awaiting int
 	table    proc.Table
+	most     int         // entries in table before those of the dead are looked for
 	tops     map[int]top // container entry processes and what exec brought in: PPid 0
 }
 
@@ -166,6 +167,7 @@ func (w *World) scan() (pids []int, about bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.table, w.tops = table, tops
+	w.most = 2*len(table) + 1024
 	w.gen.Add(1)
 	return pids, about
 }
@@ -242,6 +244,9 @@ func (w *World) arrived(from, to int, all bool) {
 	if all {
 		pids, about = w.scan()
 	} else {
+		if w.crowded() {
+			w.scan()
+		}
 		for pid := from; pid < to; pid++ {
 			pids = append(pids, pid)
 		}
@@ -258,18 +263,25 @@ func (w *World) arrived(from, to int, all bool) {
 	w.lookAgain(pids, 1)
 }
 
+// crowded reports whether most of the table may be the dead, of whose end nobody
+// tells.
+func (w *World) crowded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.table) > w.most
+}
+
 // lookAgain looks once more at processes that were new. It goes on for as long as
 // one of them is still a runtime's, because between create and start of a
-// container any time may pass, and as long as a service waits for a command line
-// that one may still get. The timers are not stopped when the world ends: then
-// they find nobody waiting.
+// container any time may pass, as long as a service waits for a command line
+// that one may still get, and as long as it is not clear which of several is the
+// daemon: all but one may end. The timers are not stopped when the world ends:
+// then they find nobody waiting.
 func (w *World) lookAgain(pids []int, n int) {
 	time.AfterFunc(min(firstLook<<min(n-1, 8), rarestLook), func() {
 		pids, about := w.know(pids)
-		if len(pids) > 0 {
-			w.offer(pids)
-		}
-		if len(pids) > 0 && w.awaited(about || n < fewLooks) {
+		w.offer(pids) // of none, too: who ended was in the way, maybe
+		if len(pids) > 0 && w.awaited(about || n < fewLooks || w.unclear()) {
 			w.lookAgain(pids, n+1)
 			return
 		}
@@ -283,6 +295,15 @@ func (w *World) awaited(any bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.awaiting > 0 && (any || slices.ContainsFunc(w.services, func(s *Service) bool { return s.cfg.Process != nil }))
+}
+
+// unclear reports whether a service has several processes to choose from.
+func (w *World) unclear() bool {
+	return slices.ContainsFunc(w.members(), func(s *Service) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.awaiting && len(s.facts.Candidates) > 0
+	})
 }
 
 // process reads who pid is. Most new numbers are threads, which are no processes
