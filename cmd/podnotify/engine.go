@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/supervise"
@@ -63,6 +65,11 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 		return err
 	}
 	log := NewLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
+	// Whoever reads our log may go away, which must not end us and leave the
+	// daemon alone. Caught, not ignored: the daemon would inherit that.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGPIPE)
+	defer signal.Stop(broken)
 	if cfg.RunDir == "" {
 		dir, err := os.MkdirTemp("", "podnotify-")
 		if err != nil {

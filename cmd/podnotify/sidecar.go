@@ -87,14 +87,19 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 }
 
 // outlast keeps answering until every daemon has ended, the longest stop
-// time-out is over, or a second signal says to hurry. A sidecar is told to go
+// time-out is over (0: there is none), or a second signal says to hurry. A sidecar is told to go
 // while its daemons still finish their work.
 func (a *answers) outlast(ctx context.Context, signals <-chan os.Signal) {
 	var grace time.Duration
+	unbounded := false
 	for _, s := range a.services {
 		grace = max(grace, s.Policy().StopTimeout)
+		unbounded = unbounded || s.Policy().StopTimeout == 0
 	}
-	over := time.After(grace)
+	var over <-chan time.Time
+	if !unbounded {
+		over = time.After(grace)
+	}
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for {

@@ -141,6 +141,10 @@ func handedOn() []os.Signal {
 			unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, // job control stops us, not the daemon
 			32, 33: // the C library's own
 			continue
+		case unix.SIGHUP:
+			if signal.Ignored(n) { // nohup: the daemon inherits that
+				continue
+			}
 		}
 		out = append(out, n)
 	}
