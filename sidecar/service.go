@@ -117,6 +117,10 @@ type Service struct {
 	ends      sync.WaitGroup
 }
 
+// ErrNoPidfd says that access: any cannot be had: senders in PID namespaces that
+// are not visible from here are known by their pidfd alone.
+var ErrNoPidfd = errors.New("cannot use notify.access any: the kernel has no SO_PASSPIDFD (Linux 6.5); use all, with shareProcessNamespace: true")
+
 // New binds the service's socket. Nothing is heard before Serve.
 func New(cfg Config, dep Deps) (*Service, error) {
 	s := newService(cfg, dep)
@@ -124,10 +128,11 @@ func New(cfg Config, dep Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.ln = ln
 	if cfg.Access == AccessAny && !ln.HasPidfd() {
-		s.say(slog.LevelWarn, "senders that are not visible from here cannot be heard", "cause", "the kernel has no SO_PASSPIDFD (Linux 6.5)")
+		ln.Close()
+		return nil, ErrNoPidfd
 	}
+	s.ln = ln
 	return s, nil
 }
 

@@ -50,6 +50,8 @@ type World struct {
 	gen     atomic.Uint64
 	looks   atomic.Int64 // second looks under way
 
+	look sync.Mutex // held by who reads /proc to change table and tops; nothing is awaited under it
+
 	mu       sync.Mutex // leaf: no service's lock is taken under it, and nobody waits on anything
 	services []*Service
 	awaiting int
@@ -150,6 +152,8 @@ func (w *World) awaits(yes bool) {
 
 // scan reads the whole process table.
 func (w *World) scan() (pids []int, about bool) {
+	w.look.Lock()
+	defer w.look.Unlock()
 	table, err := w.fs.Table()
 	if err != nil {
 		w.log.Warn("cannot read the process table", "error", err)
@@ -192,6 +196,8 @@ func runtimes(comm string) bool {
 // know takes processes into the table: new ones, and again those that may have
 // become something else. It reports whether one is still about to.
 func (w *World) know(pids []int) (found []int, about bool) {
+	w.look.Lock()
+	defer w.look.Unlock()
 	w.mu.Lock()
 	tops := maps.Clone(w.tops)
 	w.mu.Unlock()
@@ -423,9 +429,6 @@ func (w *World) ours(pid int) bool {
 	return err == nil && exe == w.exe
 }
 
-// inits are programs that are process 1 for others' sake, not daemons.
-var inits = []string{"pause", "podnotify", "tini", "docker-init", "dumb-init", "catatonit", "systemd", "init", "s6-svscan", "runit", "conmon", "sh", "bash", "dash", "sleep"}
-
 // judgeFirst looks whether process 1 of our own PID namespace is the daemon.
 func (s *Service) judgeFirst(sc *scope) {
 	w := sc.w
@@ -436,11 +439,16 @@ func (s *Service) judgeFirst(sc *scope) {
 	if err != nil {
 		return
 	}
-	told := s.dep.FS.Environ(1, "UPSTART_JOB") // of the same uid; others' cannot be read
-	if !told && (slices.Contains(inits, st.Comm) || len(s.people) > 0) {
-		return
-	}
 	cmd, _ := s.dep.FS.Cmdline(1)
+	told := s.dep.FS.Environ(1, "UPSTART_JOB") // of the same uid; others' cannot be read
+	if sc.cfg.Process != nil {
+		told = told || sc.cfg.Process.MatchString(cmd)
+	} else {
+		told = told || strings.Contains(st.Comm, s.cfg.Name)
+	}
+	if !told {
+		return // an init of some kind, which is process 1 for others' sake
+	}
 	s.impossible(1, cmd)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/supervise"
+	"github.com/podnotify/podnotify/sidecar"
 )
 
 func newSidecarCommand(a *app) *cobra.Command {
@@ -64,7 +65,7 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 	if err != nil {
 		return err
 	}
-	log := NewLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
+	log, lines := newLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
 	// Whoever reads our log may go away, which must not end us and leave the
 	// daemon alone. Caught, not ignored: the daemon would inherit that.
 	broken := make(chan os.Signal, 1)
@@ -82,6 +83,10 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 		log.Info("made a run-dir", "run_dir", dir)
 	}
 	code, err := serve(cfg, log)
+	lines.close()
+	if errors.Is(err, sidecar.ErrNoPidfd) {
+		code = exitConfig
+	}
 	if code == 0 && err == nil {
 		return nil
 	}

@@ -72,6 +72,8 @@ type Daemon struct {
 	signals chan os.Signal
 	pid     int
 	reaped  chan struct{} // closed when no children are left
+
+	terminal bool // the daemon was given the foreground of our terminal
 }
 
 // Start starts the daemon in a process group of its own, so that what a terminal
@@ -97,7 +99,7 @@ func Start(cfg Config, service Service, begun func(pid int)) (*Daemon, error) {
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
 	}
-	if foreground() {
+	if d.terminal = foreground(); d.terminal {
 		attr.Sys.Setpgid, attr.Sys.Foreground, attr.Sys.Ctty = false, true, 0
 	}
 	err = service.Start(func() (*proc.Handle, error) {
@@ -114,10 +116,17 @@ func Start(cfg Config, service Service, begun func(pid int)) (*Daemon, error) {
 		return proc.Proc.FromPidfd(fd, d.pid)
 	})
 	if err != nil {
-		signal.Stop(d.signals)
+		d.letGo()
 		return nil, err
 	}
 	return d, nil
+}
+
+func (d *Daemon) letGo() {
+	signal.Stop(d.signals)
+	if d.terminal {
+		takeBack()
+	}
 }
 
 // foreground reports whether we are in the foreground of the terminal on our
@@ -125,6 +134,13 @@ func Start(cfg Config, service Service, begun func(pid int)) (*Daemon, error) {
 func foreground() bool {
 	pgrp, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// takeBack makes us the foreground of the terminal again, as who started us left
+// it.
+func takeBack() {
+	signal.Ignore(unix.SIGTTOU) // or asking from the background would stop us
+	_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpgrp())
 }
 
 // handedOn lists the signals that are meant for the daemon: all that can be
@@ -157,7 +173,7 @@ func (d *Daemon) PID() int { return d.pid }
 // Run supervises until the main process has ended, as gone tells, and all that
 // it left behind has, too. It returns how the main process ended.
 func (d *Daemon) Run(ctx context.Context, gone <-chan proc.Exit) (proc.Exit, error) {
-	defer signal.Stop(d.signals)
+	defer d.letGo()
 	failed := make(chan error, 1)
 	go func() {
 		defer close(d.reaped)
@@ -173,8 +189,10 @@ func (d *Daemon) Run(ctx context.Context, gone <-chan proc.Exit) (proc.Exit, err
 			d.clear()
 			return exit, nil
 		case err := <-failed:
+			d.clear()
 			return proc.Exit{}, err
-		case <-ctx.Done():
+		case <-ctx.Done(): // nobody is left to answer for the daemon
+			d.clear()
 			return proc.Exit{}, context.Cause(ctx)
 		}
 	}
