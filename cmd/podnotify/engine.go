@@ -18,8 +18,12 @@ import (
 func newSidecarCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sidecar [flags]",
-		Short: "Serve daemons that others start, in containers beside this one",
-		Args:  cobra.NoArgs,
+		Short: "Listen to daemons that others start, in containers beside this one",
+		Long: `Listen to daemons that others start, in containers beside this one, and answer
+probes about them. It starts nothing: that is podnotify run. A daemon needs
+NOTIFY_SOCKET (or UPSTART_JOB, for --expect stop) in its own environment; the
+log says the socket. The exit code is 78 for a bad configuration.`,
+		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.start(c, config.Sidecar, nil, func(cfg config.Config, log *slog.Logger) (int, error) {
 				if err := runSidecar(cfg, log); err != nil {
@@ -38,8 +42,18 @@ func newRunCommand(a *app) *cobra.Command {
 	var booted bool
 	c := &cobra.Command{
 		Use:   "run [flags] -- CMD [ARG...]",
-		Short: "Start a daemon and serve it",
-		Args:  cobra.MinimumNArgs(1),
+		Short: "Start a daemon, listen to it and answer probes about it",
+		Long: `Start CMD, listen to it and answer probes about it. CMD finds NOTIFY_SOCKET or
+UPSTART_JOB in its environment, as --expect asks, and gets the signals that are
+sent to podnotify. It must stay in the foreground. The exit code is CMD's own,
+128 + n if signal n ended it, 127 or 126 if it cannot be started, and 78 for a
+bad configuration.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("there is no command to start")
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, command []string) error {
 			return a.start(c, config.Run, command, func(cfg config.Config, log *slog.Logger) (int, error) {
 				cfg.Booted = booted

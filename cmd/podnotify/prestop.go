@@ -23,7 +23,7 @@ func newPrestopCommand(a *app) *cobra.Command {
 		Long: `Tell the podnotify that runs with this run-dir that the end is near: every
 service enters stopping, and stopped daemons are continued, so that they can
 receive their SIGTERM.`,
-		Args: cobra.NoArgs,
+		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := config.RunDir(c.Flags(), a.environ, os.ReadFile)
 			if err != nil {

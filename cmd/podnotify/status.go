@@ -23,7 +23,7 @@ func newStatusCommand(a *app) *cobra.Command {
 		Long: `Show how the services of a running podnotify are, or one of them. The exit code
 is 0 if all are ready, 3 if one is not, 4 if one has no daemon, there is no such
 service, or podnotify does not answer.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
 				return unknownFormat(format)
