@@ -362,6 +362,7 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	n.Facts.UnknownKeys = maps.Clone(s.facts.UnknownKeys)
 	n.Facts.Transitions = maps.Clone(s.facts.Transitions)
 	n.Facts.Dropped = maps.Clone(s.dropped)
+	n.Facts.Refused = s.dropped[dropAccess] + s.dropped[dropStranger]
 	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
 	if s.ln != nil && !s.alive.Load() {
 		n.Facts.Socket = "the notify socket " + s.cfg.Address + " is not bound"
