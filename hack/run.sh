@@ -7,6 +7,7 @@ bin=${1:-bin}
 port=${PORT:-19119}
 url=http://127.0.0.1:$port
 dir=$(mktemp -d)
+chmod 711 "$dir" # or podnotify warns: a daemon that drops root could not enter
 trap 'rm -rf "$dir"' EXIT
 
 if command -v redis-server >/dev/null 2>&1; then
@@ -53,7 +54,7 @@ The daemon said that it is ready, and nobody changed it. Ask, from anywhere:
   curl -i $url/readyz            200 while it is ready, 503 and why while not
   curl    $url/readyz?verbose    every check
   curl    $url/statusz           all that is known, as JSON
-  kill -STOP $pid's child, or stop it, and ask again
+Or kill -STOP its Main PID, ask again, and kill -CONT it.
 END
 if [ -t 0 ] && [ -t 1 ]; then
 	echo "Ctrl-C ends it."

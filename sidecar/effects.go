@@ -20,7 +20,12 @@ type effects struct {
 	mu   sync.Mutex
 	todo []func()
 	wake chan struct{}
+	lost int // log lines that found the queue full
 }
+
+// linesWaiting bounds the work that waits before log lines are dropped: a daemon
+// may change its mind faster than anybody can write it down.
+const linesWaiting = 1024
 
 func (q *effects) init() { q.wake = make(chan struct{}, 1) }
 
@@ -57,9 +62,31 @@ func (q *effects) run(done <-chan struct{}) {
 	}
 }
 
+// offer is add for work that may be dropped when too much waits. f is told how
+// much was dropped before it.
+func (q *effects) offer(f func(lost int)) {
+	q.mu.Lock()
+	full := len(q.todo) >= linesWaiting
+	lost := q.lost
+	if full {
+		q.lost++
+	} else {
+		q.lost = 0
+	}
+	q.mu.Unlock()
+	if !full {
+		q.add(func() { f(lost) })
+	}
+}
+
 // say writes a line to the log, later.
 func (s *Service) say(level slog.Level, msg string, args ...any) {
-	s.queue.add(func() { s.log.Log(context.Background(), level, msg, args...) })
+	s.queue.offer(func(lost int) {
+		if lost > 0 {
+			s.log.Warn("log lines were dropped: too much happened at once", "lines", lost)
+		}
+		s.log.Log(context.Background(), level, msg, args...)
+	})
 }
 
 // transition logs one line.

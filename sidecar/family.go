@@ -188,7 +188,7 @@ func (f *Family) arrived(from, to int, all bool) {
 		if err != nil || st.PPID == f.self || !f.Member(pid) {
 			continue
 		}
-		if p := s.meetID(st.ID()); p != nil && len(s.people) < peopleKept {
+		if p := s.meetID(st.ID()); p != nil && s.sampled < sampledMost {
 			s.sample(p)
 		}
 	}

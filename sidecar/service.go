@@ -130,6 +130,10 @@ type Service struct {
 	ends      sync.WaitGroup
 }
 
+// ErrNoPidfd says that access: any cannot be had: senders in PID namespaces that
+// are not visible from here are known by their pidfd alone.
+var ErrNoPidfd = errors.New("cannot use notify.access any: the kernel has no SO_PASSPIDFD (Linux 6.5); use all, with shareProcessNamespace: true")
+
 // New binds the service's socket. Nothing is heard before Serve.
 func New(cfg Config, dep Deps) (*Service, error) {
 	s := newService(cfg, dep)
@@ -137,10 +141,11 @@ func New(cfg Config, dep Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.ln = ln
 	if cfg.Access == AccessAny && !ln.HasPidfd() {
-		s.say(slog.LevelWarn, "senders that are not visible from here cannot be heard", "cause", "the kernel has no SO_PASSPIDFD (Linux 6.5)")
+		ln.Close()
+		return nil, ErrNoPidfd
 	}
+	s.ln = ln
 	return s, nil
 }
 
@@ -227,6 +232,8 @@ func (s *Service) Serve(ctx context.Context) error {
 }
 
 func (s *Service) listening(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.alive.Store(yes)
 	s.stale.Store(true)
 }
@@ -371,12 +378,12 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stale.Store(false)
 	n := s.m.Snapshot()
 	n.Facts = s.facts
 	n.Facts.UnknownKeys = maps.Clone(s.facts.UnknownKeys)
 	n.Facts.Transitions = maps.Clone(s.facts.Transitions)
 	n.Facts.Dropped = maps.Clone(s.dropped)
+	n.Facts.Refused = s.dropped[dropAccess] + s.dropped[dropStranger]
 	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
 	if s.ln != nil && !s.alive.Load() {
 		n.Facts.Socket = "the notify socket " + s.cfg.Address + " is not bound"
@@ -385,6 +392,7 @@ func (s *Service) Look() *lifecycle.Snapshot {
 		n.Facts.ErrnoName = notify.ErrnoName(n.Errno)
 	}
 	s.snap.Store(&n)
+	s.stale.Store(false) // last: who finds it false, without the lock, loads this one
 	return &n
 }
 
@@ -412,6 +420,11 @@ func (s *Service) peek() {
 	s.catchUp()
 	if st, err = h.State(); err != nil {
 		return
+	}
+	if st.Stopped() && s.dep.Parent && s.m.AwaitsStop(s.now()) {
+		if st, err := s.dep.FS.Stat(h.ID().PID); err == nil && st.PPID == unix.Getpid() {
+			return // waitid tells as well, and by which signal
+		}
 	}
 	kind := lifecycle.Continued
 	if st.Stopped() {
@@ -559,7 +572,8 @@ func (s *Service) Observe(t stopwatch.Transition) {
 	case stopwatch.Stopped:
 		// Only SIGSTOP is upstart's readiness; a sampler cannot tell (Signal 0).
 		e.Kind = lifecycle.Stopped
-		if t.Signal != 0 && t.Signal != unix.SIGSTOP && s.m.Main() != e.Who {
+		e.Job = t.Signal != 0 && t.Signal != unix.SIGSTOP
+		if e.Job && s.m.Main() != e.Who {
 			return
 		}
 		s.meetID(t.Who)
@@ -583,6 +597,7 @@ func (s *Service) Observe(t stopwatch.Transition) {
 // main process, by podnotify or through it. With kill, the main process is
 // killed after the stop time-out.
 func (s *Service) StopAsked(kill bool) {
+	s.peek() // nobody may have looked since it was stopped
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

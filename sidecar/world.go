@@ -50,10 +50,13 @@ type World struct {
 	gen     atomic.Uint64
 	looks   atomic.Int64 // second looks under way
 
+	look sync.Mutex // held by who reads /proc to change table and tops; nothing is awaited under it
+
 	mu       sync.Mutex // leaf: no service's lock is taken under it, and nobody waits on anything
 	services []*Service
 	awaiting int
 	table    proc.Table
+	most     int         // entries in table before those of the dead are looked for
 	tops     map[int]top // container entry processes and what exec brought in: PPid 0
 }
 
@@ -149,6 +152,8 @@ func (w *World) awaits(yes bool) {
 
 // scan reads the whole process table.
 func (w *World) scan() (pids []int, about bool) {
+	w.look.Lock()
+	defer w.look.Unlock()
 	table, err := w.fs.Table()
 	if err != nil {
 		w.log.Warn("cannot read the process table", "error", err)
@@ -166,6 +171,7 @@ func (w *World) scan() (pids []int, about bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.table, w.tops = table, tops
+	w.most = 2*len(table) + 1024
 	w.gen.Add(1)
 	return pids, about
 }
@@ -190,6 +196,8 @@ func runtimes(comm string) bool {
 // know takes processes into the table: new ones, and again those that may have
 // become something else. It reports whether one is still about to.
 func (w *World) know(pids []int) (found []int, about bool) {
+	w.look.Lock()
+	defer w.look.Unlock()
 	w.mu.Lock()
 	tops := maps.Clone(w.tops)
 	w.mu.Unlock()
@@ -242,6 +250,9 @@ func (w *World) arrived(from, to int, all bool) {
 	if all {
 		pids, about = w.scan()
 	} else {
+		if w.crowded() {
+			w.scan()
+		}
 		for pid := from; pid < to; pid++ {
 			pids = append(pids, pid)
 		}
@@ -258,18 +269,25 @@ func (w *World) arrived(from, to int, all bool) {
 	w.lookAgain(pids, 1)
 }
 
+// crowded reports whether most of the table may be the dead, of whose end nobody
+// tells.
+func (w *World) crowded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.table) > w.most
+}
+
 // lookAgain looks once more at processes that were new. It goes on for as long as
 // one of them is still a runtime's, because between create and start of a
-// container any time may pass, and as long as a service waits for a command line
-// that one may still get. The timers are not stopped when the world ends: then
-// they find nobody waiting.
+// container any time may pass, as long as a service waits for a command line
+// that one may still get, and as long as it is not clear which of several is the
+// daemon: all but one may end. The timers are not stopped when the world ends:
+// then they find nobody waiting.
 func (w *World) lookAgain(pids []int, n int) {
 	time.AfterFunc(min(firstLook<<min(n-1, 8), rarestLook), func() {
 		pids, about := w.know(pids)
-		if len(pids) > 0 {
-			w.offer(pids)
-		}
-		if len(pids) > 0 && w.awaited(about || n < fewLooks) {
+		w.offer(pids) // of none, too: who ended was in the way, maybe
+		if len(pids) > 0 && w.awaited(about || n < fewLooks || w.unclear()) {
 			w.lookAgain(pids, n+1)
 			return
 		}
@@ -283,6 +301,15 @@ func (w *World) awaited(any bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.awaiting > 0 && (any || slices.ContainsFunc(w.services, func(s *Service) bool { return s.cfg.Process != nil }))
+}
+
+// unclear reports whether a service has several processes to choose from.
+func (w *World) unclear() bool {
+	return slices.ContainsFunc(w.members(), func(s *Service) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.awaiting && len(s.facts.Candidates) > 0
+	})
 }
 
 // process reads who pid is. Most new numbers are threads, which are no processes
@@ -406,9 +433,6 @@ func (w *World) ours(pid int) bool {
 	return err == nil && exe == w.exe
 }
 
-// inits are programs that are process 1 for others' sake, not daemons.
-var inits = []string{"pause", "podnotify", "tini", "docker-init", "dumb-init", "catatonit", "systemd", "init", "s6-svscan", "runit", "conmon", "sh", "bash", "dash", "sleep"}
-
 // judgeFirst looks whether process 1 of our own PID namespace is the daemon.
 func (s *Service) judgeFirst(sc *scope) {
 	w := sc.w
@@ -419,11 +443,16 @@ func (s *Service) judgeFirst(sc *scope) {
 	if err != nil {
 		return
 	}
-	told := s.dep.FS.Environ(1, "UPSTART_JOB") // of the same uid; others' cannot be read
-	if !told && (slices.Contains(inits, st.Comm) || len(s.people) > 0) {
-		return
-	}
 	cmd, _ := s.dep.FS.Cmdline(1)
+	told := s.dep.FS.Environ(1, "UPSTART_JOB") // of the same uid; others' cannot be read
+	if sc.cfg.Process != nil {
+		told = told || sc.cfg.Process.MatchString(cmd)
+	} else {
+		told = told || strings.Contains(st.Comm, s.cfg.Name)
+	}
+	if !told {
+		return // an init of some kind, which is process 1 for others' sake
+	}
 	s.impossible(1, cmd)
 }
 

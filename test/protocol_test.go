@@ -339,6 +339,16 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// TestRefusedIsSaid: who waits for a word that is refused is told so, not that
+// nothing was said.
+func TestRefusedIsSaid(t *testing.T) {
+	bothWays(t, func(t *testing.T, begin beginner) {
+		n, p := begun(t, begin, "--notify-access", "none", "--timeouts-start", "50ms")
+		p.say("READY=1")
+		n.untilBody("/readyz", 503, "senders that are not admitted")
+	})
+}
+
 // TestAccessAtRunTime: NOTIFYACCESS= holds from the next datagram on.
 func TestAccessAtRunTime(t *testing.T) {
 	bothWays(t, func(t *testing.T, begin beginner) {

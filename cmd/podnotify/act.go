@@ -46,7 +46,7 @@ func newPrestopCommand(a *app) *cobra.Command {
 		Long: `Tell the podnotify that runs with this run-dir that the end is near: every
 service enters stopping, and stopped daemons are continued, so that they can
 receive their SIGTERM.`,
-		Args: cobra.NoArgs,
+		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error { return a.ask(c, controlWait, "prestop", nil) },
 	}
 	failUsage(c, exitUsage)
@@ -63,7 +63,7 @@ func newActCommands(a *app) []*cobra.Command {
 			Use:   verb + " [SERVICE]",
 			Short: short,
 			Long:  long,
-			Args:  cobra.MaximumNArgs(1),
+			Args:  atMost(1),
 			RunE: func(c *cobra.Command, service []string) error {
 				args := url.Values{}
 				if len(service) > 0 {

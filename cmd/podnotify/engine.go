@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/supervise"
+	"github.com/podnotify/podnotify/sidecar"
 )
 
 func newSidecarCommand(a *app) *cobra.Command {
@@ -22,7 +25,7 @@ probes are answered until all have ended or timeouts.stop is over.
 
 The exit code is 0, 1 for a failure, 78 for a bad configuration, or 79 to have the
 pod restarted (respawn.mode pod).`,
-		Args: cobra.NoArgs,
+		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.start(c, config.Sidecar, nil, func(cfg config.Config, log *slog.Logger) (int, error) {
 				switch err := runSidecar(cfg, log); err {
@@ -53,7 +56,12 @@ have ended.
 
 The exit code is the one of the main process, 128+n if signal n ended it; 126 or
 127 if CMD cannot be started; 1 for a failure; 78 for a bad configuration.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("there is no command to start")
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, command []string) error {
 			return a.start(c, config.Run, command, func(cfg config.Config, log *slog.Logger) (int, error) {
 				cfg.Booted = booted
@@ -79,7 +87,12 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 	if err != nil {
 		return err
 	}
-	log := NewLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
+	log, lines := newLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
+	// Whoever reads our log may go away, which must not end us and leave the
+	// daemon alone. Caught, not ignored: the daemon would inherit that.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGPIPE)
+	defer signal.Stop(broken)
 	if cfg.RunDir == "" {
 		dir, err := os.MkdirTemp("", "podnotify-")
 		if err != nil {
@@ -92,6 +105,10 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 		log.Info("made a run-dir", "run_dir", dir)
 	}
 	code, err := serve(cfg, log)
+	lines.close()
+	if errors.Is(err, sidecar.ErrNoPidfd) {
+		code = exitConfig
+	}
 	if code == 0 && err == nil {
 		return nil
 	}

@@ -31,11 +31,14 @@ func newHealthcheckCommand(a *app) *cobra.Command {
 		Long: `Ask a running podnotify one question, by default ready, and print its answer
 on one line. The exit code is 0 for yes and 1 for everything else.`,
 		ValidArgs: []string{"bound", "startup", "ready", "live"},
-		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		Args:      atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			question := "ready"
 			if len(args) == 1 {
 				question = args[0]
+			}
+			if checkPages[question] == "" {
+				return exit(exitFailed, fmt.Errorf("cannot ask for %q: is not known; write bound, startup, ready or live, and a service as --service NAME", question))
 			}
 			if question == "bound" && service != "" {
 				return exit(exitFailed, errors.New("cannot ask for bound of a service: it is podnotify's own health; leave out --service"))

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +29,80 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(a.Value.Duration().String())
 	}
 	return a
+}
+
+// newLogger is NewLogger for a podnotify that serves: whoever reads the log, or
+// has stopped reading it, holds nothing up. close writes what is left.
+func newLogger(w io.Writer, level slog.Level, format string) (*slog.Logger, *lines) {
+	if format == "auto" && isTerminal(w) {
+		format = "text"
+	}
+	l := newLines(w)
+	return NewLogger(l, level, format), l
+}
+
+const (
+	linesKept = 1024        // that wait to be written; what is more is dropped
+	lastWord  = time.Second // for writing what is left at the end
+)
+
+// lines writes to a writer that may block, in the background.
+type lines struct {
+	w    io.Writer
+	wait chan []byte // never closed: a timer may still have something to say
+	lost atomic.Int64
+	end  chan struct{}
+	done chan struct{}
+}
+
+func newLines(w io.Writer) *lines {
+	l := &lines{w: w, wait: make(chan []byte, linesKept), end: make(chan struct{}), done: make(chan struct{})}
+	go l.write()
+	return l
+}
+
+func (l *lines) write() {
+	defer close(l.done)
+	for {
+		select {
+		case b := <-l.wait:
+			l.line(b)
+			continue
+		default:
+		}
+		select {
+		case b := <-l.wait:
+			l.line(b)
+		case <-l.end:
+			return
+		}
+	}
+}
+
+func (l *lines) line(b []byte) {
+	if n := l.lost.Swap(0); n > 0 {
+		fmt.Fprintf(l.w, "podnotify: %d log lines were dropped: nobody read them\n", n)
+	}
+	_, _ = l.w.Write(b) // there is nobody else to tell
+}
+
+// Write implements io.Writer. It never waits and never fails.
+func (l *lines) Write(p []byte) (int, error) {
+	select {
+	case l.wait <- bytes.Clone(p):
+	default:
+		l.lost.Add(1)
+	}
+	return len(p), nil
+}
+
+// close gives the reader a moment to take what is left.
+func (l *lines) close() {
+	close(l.end)
+	select {
+	case <-l.done:
+	case <-time.After(lastWord):
+	}
 }
 
 func isTerminal(w io.Writer) bool {

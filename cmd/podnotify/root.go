@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/podnotify/podnotify/internal/config"
 )
@@ -111,6 +112,15 @@ Kubernetes, docker and load balancers with it.`,
 	root.SetUsageFunc(usage)
 	failUsage(root, exitUsage)
 	group(root)
+	tell, others := false, root.RunE
+	root.Flags().BoolVar(&tell, "version", false, "say which podnotify this is")
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if tell {
+			_, err := fmt.Fprintln(a.stdout, currentBuild())
+			return err
+		}
+		return others(c, args)
+	}
 
 	add := func(id string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -151,7 +161,13 @@ func group(c *cobra.Command) {
 // and its arguments if c.Args is set already.
 func failUsage(c *cobra.Command, code int) {
 	wrap := func(c *cobra.Command, err error) error {
-		return exit(code, fmt.Errorf("cannot read the command line: %w; see %s --help", err, c.CommandPath()))
+		cure := "see " + c.CommandPath() + " --help"
+		if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
+			if near := config.NearestFlag(c.Flags(), unknown.GetSpecifiedName()); near != "" {
+				cure = "did you mean --" + near + "?"
+			}
+		}
+		return exit(code, fmt.Errorf("cannot read the command line: %w; %s", err, cure))
 	}
 	c.SetFlagErrorFunc(wrap)
 	if args := c.Args; args != nil {
@@ -161,6 +177,16 @@ func failUsage(c *cobra.Command, code int) {
 			}
 			return nil
 		}
+	}
+}
+
+// atMost admits so many arguments and names the first that is too many.
+func atMost(n int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > n {
+			return fmt.Errorf("%q is one argument too many", args[n])
+		}
+		return nil
 	}
 }
 

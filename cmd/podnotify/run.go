@@ -99,6 +99,9 @@ func told(s *sidecar.Service, x lifecycle.LastExit) proc.Exit {
 			x = *last
 		}
 	}
+	if !x.Known {
+		return proc.Exit{Code: 1} // it may have failed, and 0 would say that it did not
+	}
 	return proc.Exit{Code: x.Code, Signal: unix.Signal(x.Signal)}
 }
 

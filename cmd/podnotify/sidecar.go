@@ -107,29 +107,23 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 // errRestartPod asks for exit code 79.
 var errRestartPod = errors.New("the pod is to be restarted")
 
-// outlast keeps answering until every daemon has ended, the longest stop
-// time-out is over, or a second signal says to hurry. A sidecar is told to go
-// while its daemons still finish their work.
+// outlast keeps answering until every daemon has ended or its stop time-out is
+// over, extended as it asked, or a second signal says to hurry. A sidecar is told
+// to go while its daemons still finish their work.
 func (a *answers) outlast(ctx context.Context, signals <-chan os.Signal) {
-	var grace time.Duration
-	for _, s := range a.services {
-		grace = max(grace, s.Policy().StopTimeout)
-	}
-	over := time.After(grace)
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for {
 		alive := false
 		for _, s := range a.services {
-			alive = alive || s.Look().Main != (lifecycle.ProcID{})
+			n := s.Look()
+			alive = alive || n.Main != (lifecycle.ProcID{}) && !n.StopLate
 		}
 		if !alive {
 			return
 		}
 		select {
 		case <-look.C:
-		case <-over:
-			return
 		case <-signals:
 			return
 		case <-ctx.Done():

@@ -48,21 +48,25 @@ func currentBuild() build {
 	return b
 }
 
+func (b build) String() string {
+	line := fmt.Sprintf("podnotify %s %s %s/%s", b.Version, b.Go, b.OS, b.Arch)
+	if b.Revision != "" {
+		line += " " + b.Revision
+	}
+	return line
+}
+
 func newVersionCommand(a *app) *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Say which podnotify this is",
-		Args:  cobra.NoArgs,
+		Args:  atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			b := currentBuild()
 			switch format {
 			case "text":
-				line := fmt.Sprintf("podnotify %s %s %s/%s", b.Version, b.Go, b.OS, b.Arch)
-				if b.Revision != "" {
-					line += " " + b.Revision
-				}
-				_, err := fmt.Fprintln(a.stdout, line)
+				_, err := fmt.Fprintln(a.stdout, b)
 				return err
 			case "json":
 				return json.NewEncoder(a.stdout).Encode(b)

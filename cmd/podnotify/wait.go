@@ -32,7 +32,7 @@ func newWaitCommand(a *app) *cobra.Command {
   gone     the service has no daemon: it ended, or none was seen so far
 A podnotify that does not answer has said nothing: it is waited for, also with
 gone. The exit code is 75 if the time-out passed first.`,
-		Args: cobra.NoArgs,
+		Args: atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			if !slices.Contains(waitWords, word) {
 				return exit(exitUsage, fmt.Errorf("cannot wait for %q: is not known; write --for bound, started, ready or gone", word))

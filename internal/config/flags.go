@@ -38,6 +38,14 @@ func addFlags[T any](flags *pflag.FlagSet, keys []key[T]) {
 	}
 }
 
+// NearestFlag returns the flag, without its dashes, that is a slip of the pen away
+// from name, or "".
+func NearestFlag(flags *pflag.FlagSet, name string) string {
+	var known []string
+	flags.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	return nearest(name, known)
+}
+
 // Group is some flags under a title of --help.
 type Group struct {
 	Title string

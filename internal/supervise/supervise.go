@@ -82,6 +82,8 @@ type Daemon struct {
 	failed  chan error    // of the waiter
 	idle    bool          // between two instances
 	quit    bool          // a termination came meanwhile
+
+	terminal bool // the daemon was given the foreground of our terminal
 }
 
 // Turn is a turn in the life of the daemon: a main process ended, or the next one
@@ -109,8 +111,9 @@ func Start(cfg Config, service Service) (*Daemon, error) {
 	}
 	d := &Daemon{cfg: cfg, path: path, service: service, signals: make(chan os.Signal, 64), failed: make(chan error, 1)}
 	signal.Notify(d.signals, handedOn()...)
-	if err := d.start(foreground()); err != nil {
-		signal.Stop(d.signals)
+	d.terminal = foreground()
+	if err := d.start(d.terminal); err != nil {
+		d.letGo()
 		return nil, err
 	}
 	return d, nil
@@ -165,11 +168,25 @@ func (d *Daemon) start(foreground bool) error {
 	return nil
 }
 
+func (d *Daemon) letGo() {
+	signal.Stop(d.signals)
+	if d.terminal {
+		takeBack()
+	}
+}
+
 // foreground reports whether we are in the foreground of the terminal on our
 // standard input.
 func foreground() bool {
 	pgrp, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// takeBack makes us the foreground of the terminal again, as who started us left
+// it.
+func takeBack() {
+	signal.Ignore(unix.SIGTTOU) // or asking from the background would stop us
+	_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpgrp())
 }
 
 // handedOn lists the signals that are meant for the daemon: all that can be
@@ -186,6 +203,10 @@ func handedOn() []os.Signal {
 			unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, // job control stops us, not the daemon
 			32, 33: // the C library's own
 			continue
+		case unix.SIGHUP:
+			if signal.Ignored(n) { // nohup: the daemon inherits that
+				continue
+			}
 		}
 		out = append(out, n)
 	}
@@ -198,7 +219,7 @@ func (d *Daemon) PID() int { return d.pid }
 // Run supervises until the main process has ended for good, as turns tell, and all
 // that it left behind has, too. It returns how the last one ended.
 func (d *Daemon) Run(ctx context.Context, turns <-chan Turn) (proc.Exit, error) {
-	defer signal.Stop(d.signals)
+	defer d.letGo()
 	var last proc.Exit
 	for {
 		select {
@@ -217,8 +238,10 @@ func (d *Daemon) Run(ctx context.Context, turns <-chan Turn) (proc.Exit, error) 
 				return last, nil
 			}
 		case err := <-d.failed:
+			d.clear()
 			return last, err
-		case <-ctx.Done():
+		case <-ctx.Done(): // nobody is left to answer for the daemon
+			d.clear()
 			return last, context.Cause(ctx)
 		}
 		if d.quit {

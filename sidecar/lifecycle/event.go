@@ -90,6 +90,7 @@ type Event struct {
 	// Number is the value of ERRNO and of what the kinds say. For RELOADING=1 it is
 	// MONOTONIC_USEC, 0 if there was none.
 	Owes   bool // Stopped: it was started with UPSTART_JOB
+	Job    bool // Stopped: by job control (TSTP, TTIN, TTOU), which says nothing about readiness
 	Number int64
 	Span   time.Duration
 	Text   []byte // valid during Apply only

@@ -446,7 +446,7 @@ func mainPIDStopping(m *Machine, e Event, now time.Time) {
 
 // stopNew is a process that was stopped when it was first seen.
 func stopNew(m *Machine, e Event, now time.Time) {
-	if !m.p.Expect.stops() {
+	if !m.p.Expect.stops() || e.Job {
 		return
 	}
 	m.instance(e.Who, now)
@@ -456,10 +456,12 @@ func stopNew(m *Machine, e Event, now time.Time) {
 // stopStarting answers an owed stop: record, continue, and be ready only when
 // the process was seen running again. While stopped it cannot serve.
 func stopStarting(m *Machine, e Event, _ time.Time) {
-	m.s.Seen.Stops++
+	if !e.Job {
+		m.s.Seen.Stops++
+	}
 	switch {
 	case e.Who == m.s.Owed:
-	case !m.p.Expect.stops() || m.answered == e.Who:
+	case !m.p.Expect.stops() || e.Job || m.answered == e.Who:
 		if e.Who == m.s.Main {
 			m.s.Paused = true
 		}
@@ -474,7 +476,7 @@ func stopStarting(m *Machine, e Event, _ time.Time) {
 func stopRunning(m *Machine, e Event, now time.Time) {
 	switch {
 	case e.Who != m.s.Main || e.Who == m.s.Owed:
-	case m.MayStopLate(e.Owes, now):
+	case !e.Job && m.MayStopLate(e.Owes, now):
 		m.s.Owed = e.Who
 		m.act(Continue, e.Who)
 	default:

@@ -234,6 +234,8 @@ func (s *Snapshot) seen(p *Policy) string {
 		return fmt.Sprintf("the PID file names no process of this service; forks seen: %d", n.Forks)
 	case n.Statuses > 0:
 		return "it spoke (STATUS or another word) but did not send READY=1; expect: notify fits once it does, raise timeouts.start if it is only slow"
+	case s.Facts.Refused > 0:
+		return "what was said came from senders that are not admitted; podnotify's log names them: see notify.access, and whether select fits"
 	case n.Forks > 0:
 		return fmt.Sprintf("it said nothing and started %d more processes; expect: none would fit a daemon that never says it is ready", n.Forks)
 	}

@@ -227,6 +227,11 @@ func TestLateStartReasons(t *testing.T) {
 			t.Errorf("expect %v, seen %+v: %q, want %q", c.expect, c.seen, got.Reason, c.words)
 		}
 	}
+	p := DefaultPolicy()
+	s := standing(Starting, func(s *Snapshot) { s.StartLate, s.Seen, s.Facts.Refused = true, Seen{Forks: 1}, 1 })
+	if got, _ := s.Failing(&p, Readyz, nil); !strings.Contains(got.Reason, "not admitted") || strings.Contains(got.Reason, "said nothing") {
+		t.Errorf("its helper is not admitted: %q", got.Reason)
+	}
 	for e := ExpectAuto; e <= ExpectNone; e++ {
 		p := Policy{Expect: e}
 		if got, _ := standing(Starting, nil).Failing(&p, Readyz, nil); got.Reason == "not ready yet" || !strings.HasPrefix(got.Reason, "not ready yet: no") {

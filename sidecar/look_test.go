@@ -1,0 +1,120 @@
+package sidecar
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/internal/testdaemon"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+	"github.com/podnotify/podnotify/stopwatch"
+)
+
+// TestFirstLooks: nobody who looks while the first snapshot is made gets none.
+func TestFirstLooks(t *testing.T) {
+	for range 20000 {
+		s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{})
+		var looks [2]*lifecycle.Snapshot
+		var wg sync.WaitGroup
+		for i := range looks {
+			wg.Go(func() { looks[i] = s.Look() })
+		}
+		wg.Wait()
+		if looks[0] == nil || looks[1] == nil {
+			t.Fatal("looked at nothing")
+		}
+	}
+}
+
+// TestLooksBesideOthers: what was applied before a look is in it, also while
+// somebody else makes a snapshot.
+func TestLooksBesideOthers(t *testing.T) {
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{})
+	done := make(chan struct{})
+	var others sync.WaitGroup
+	others.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				s.Look()
+			}
+		}
+	})
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		s.mu.Lock()
+		s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: lifecycle.ProcID{PID: 1 << 30, Start: 1}})
+		applied := s.m.Snapshot().Gen
+		s.mu.Unlock()
+		if seen := s.Look().Gen; seen < applied {
+			t.Errorf("looked at %d after %d was applied", seen, applied)
+			break
+		}
+	}
+	close(done)
+	others.Wait()
+}
+
+// TestStopAskedLooks: a daemon that was stopped since anybody looked is continued
+// when it is asked to stop.
+func TestStopAskedLooks(t *testing.T) {
+	b := start(t, func(c *Config) { c.Policy.Expect = lifecycle.ExpectNotify })
+	cmd := b.daemon(`send READY=1; wait`)
+	b.phase(lifecycle.Ready)
+	h, err := proc.Proc.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	stopped := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			if st, err := h.State(); err != nil || st.Stopped() == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("stopped is not %v after half a minute", want)
+			}
+		}
+	}
+	if err := h.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	stopped(true)
+	b.Prestop()
+	stopped(false) // nobody looks meanwhile
+}
+
+// TestJobControl: a stop by a terminal is nobody's readiness, and is not undone.
+func TestJobControl(t *testing.T) {
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{Parent: true})
+	defer s.Close()
+	cmd := testdaemon.Command("wait", "GORACE=atexit_sleep_ms=0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	h, err := proc.Proc.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := h.ID()
+	s.Adopt(h)
+	s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Stopped, Signal: unix.SIGTTIN})
+	if m := s.m.Snapshot(); m.Phase != lifecycle.Starting || !m.Paused || m.Owed.PID != 0 || m.Seen.Stops != 0 {
+		t.Errorf("after SIGTTIN: %+v", m)
+	}
+	s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Continued})
+	if m := s.m.Snapshot(); m.Phase != lifecycle.Starting || m.Paused {
+		t.Errorf("continued: %+v", m)
+	}
+	s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Stopped, Signal: unix.SIGSTOP})
+	if m := s.m.Snapshot(); m.Owed.PID != who.PID || m.Seen.Stops != 1 {
+		t.Errorf("after SIGSTOP: %+v", m)
+	}
+}
