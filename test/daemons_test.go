@@ -533,6 +533,8 @@ func (d *daemon) live(t *testing.T, o order, ours bool) {
 		t.Errorf("/readyz was %v, want 503 until ready and 200 from then on", codes)
 	}
 
+	// haproxy sends READY=1 a moment before it takes SIGTERM again.
+	eventually(t, "it takes SIGTERM", func() bool { return takes(pid, unix.SIGTERM) })
 	finish := []step{{stops, "stop asked"}, {ends, "end seen"}}
 	if ours {
 		n.signal(unix.SIGTERM)
@@ -669,4 +671,15 @@ func TestSystemdNotify(t *testing.T) {
 			}
 		})
 	}
+}
+
+// takes reports whether a process does something about a signal: it catches it,
+// or keeps it blocked for sigwait or a signalfd.
+func takes(pid int, sig unix.Signal) bool {
+	for _, set := range []string{"SigCgt", "SigBlk"} {
+		if bits, err := strconv.ParseUint(field(pid, set), 16, 64); err == nil && bits>>(sig-1)&1 == 1 {
+			return true
+		}
+	}
+	return false
 }
