@@ -80,7 +80,9 @@ func (k *speaker) hears(e lifecycle.Event) {
 
 // after lets time pass.
 func (k *speaker) after(d time.Duration) *lifecycle.Snapshot {
+	k.mu.Lock() // a timer may ask for the time
 	k.clock = k.clock.Add(d)
+	k.mu.Unlock()
 	k.tick()
 	return k.Look()
 }
