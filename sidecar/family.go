@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -31,6 +30,7 @@ type Family struct {
 	mu    sync.Mutex
 	depth map[proc.ID]int  // how many forks our children are away from CMD
 	told  map[proc.ID]bool // whose children are in depth
+	early []proc.ID        // children of ours that ended before we knew whose they were
 }
 
 // NewFamily returns the family of this process.
@@ -58,7 +58,7 @@ func (f *Family) Begin(pid int) {
 	f.cmd.Store(int64(pid))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.depth, f.told = map[proc.ID]int{}, map[proc.ID]bool{}
+	f.depth, f.told, f.early = map[proc.ID]int{}, map[proc.ID]bool{}, nil
 	if st, err := f.fs.Stat(pid); err == nil {
 		f.depth[st.ID()] = 0
 	}
@@ -85,11 +85,15 @@ type Orphan struct {
 // orphans lists, oldest first, what a child that ended left behind: at its end
 // they became our children. One of them is the daemon, if it goes into the
 // background. Nobody has to trace it for that (fork and daemon of upstart do, and
-// a wrong count wedges them).
-func (f *Family) orphans(ended proc.ID) []Orphan {
+// a wrong count wedges them). While the daemon starts, those count that come and
+// go before it is known whom they came from.
+func (f *Family) orphans(ended proc.ID, starts bool) []Orphan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []Orphan
+	if !starts {
+		f.early = nil
+	}
 	if _, ok := f.depth[ended]; !ok {
 		// The kernel does not tell of ends in their order: its parent's may be next.
 		for id := range f.depth {
@@ -98,7 +102,11 @@ func (f *Family) orphans(ended proc.ID) []Orphan {
 			}
 		}
 	}
-	out = append(out, f.left(ended)...)
+	if _, ok := f.depth[ended]; ok {
+		out = append(out, f.left(ended)...)
+	} else if starts && len(f.early) < earlyMost { // a grandchild, whose parent is dead and was not told
+		f.early = append(f.early, ended)
+	}
 	slices.SortFunc(out, func(a, b Orphan) int {
 		return cmp.Or(cmp.Compare(a.Forks, b.Forks), cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
 	})
@@ -108,38 +116,70 @@ func (f *Family) orphans(ended proc.ID) []Orphan {
 // left takes note of the children that came to us from a process that has ended
 // and is not reaped yet, and returns those that live.
 func (f *Family) left(ended proc.ID) (out []Orphan) {
-	forks, ok := f.depth[ended]
-	if !ok || f.told[ended] {
+	if f.told[ended] {
 		return nil
 	}
 	f.told[ended] = true
-	// Some may have ended by now, too. What is younger than they are is taken for
-	// theirs, for its parent's number is ours already; and what they left may have
-	// come after the table was read, so it is read again.
-	for level, again := forks+1, true; again; {
-		again = false
+	forks := f.depth[ended]
+	// Some have ended by now, too. What is younger than they are is taken for
+	// theirs, for its parent's number is ours already.
+	level := forks + 1
+	for _, st := range f.fresh() {
+		f.depth[st.ID()] = level
+		if st.State.Dead() {
+			f.told[st.ID()] = true
+			level++
+		} else {
+			out = append(out, Orphan{st.ID(), level})
+		}
+	}
+	return out
+}
+
+// earlyMost bounds the children that are remembered after their end.
+const earlyMost = 64
+
+// tablesMost bounds how often the process table is read for one end.
+const tablesMost = 16
+
+// fresh lists our children that are not known yet, oldest first. A table is not of
+// one moment: who was seen alive, or dead, may have left somebody that it has not,
+// or below a parent that is no more. So it is read again until all the dead in it
+// were dead before it was begun. They stay: only we reap, and not now.
+func (f *Family) fresh() (out []proc.Stat) {
+	dead := map[proc.ID]bool{}
+	var early []proc.Stat
+	for _, id := range f.early {
+		early = append(early, proc.Stat{PID: id.PID, Start: id.Start, State: 'X'})
+	}
+	f.early = nil
+	for range tablesMost {
 		table, err := f.fs.Table()
 		if err != nil {
 			return out
 		}
-		fresh := slices.SortedFunc(maps.Values(table), func(a, b proc.Stat) int {
-			return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
-		})
-		for _, st := range fresh {
-			if _, known := f.depth[st.ID()]; st.PPID != f.self || known || st.ID() == ended {
+		out = slices.Clone(early)
+		settled := true
+		for _, st := range table {
+			id := st.ID()
+			if _, known := f.depth[id]; st.PPID != f.self || known {
 				continue
 			}
-			f.depth[st.ID()] = level
-			// The table is not of one moment: what it saw alive may have ended before
-			// it saw whom that left. Only we reap, so a look now settles it.
-			if now, err := f.fs.Stat(st.PID); err != nil || now.ID() != st.ID() || now.State.Dead() {
-				f.told[st.ID()] = true
-				level, again = level+1, true
-			} else {
-				out = append(out, Orphan{st.ID(), level})
+			out = append(out, st)
+			if dead[id] {
+				continue
+			}
+			if now, err := f.fs.Stat(st.PID); err != nil || now.ID() != id || now.State.Dead() {
+				dead[id], settled = true, false
 			}
 		}
+		if settled {
+			break
+		}
 	}
+	slices.SortFunc(out, func(a, b proc.Stat) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
+	})
 	return out
 }
 

@@ -26,7 +26,7 @@ func TestOrphansOfAHelper(t *testing.T) {
 		helper:                 {{orphan, 3}},
 		daemon:                 {{orphan, 3}},
 	}
-	k.dep.Orphans = func(ended proc.ID) []Orphan { return left[ended] }
+	k.dep.Orphans = func(ended proc.ID, _ bool) []Orphan { return left[ended] }
 	ends := func(who proc.ID) lifecycle.ProcID {
 		k.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Ended})
 		return k.Look().Main

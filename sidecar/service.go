@@ -67,7 +67,7 @@ type Deps struct {
 	// Started names the processes podnotify started itself (access: exec).
 	Started func(proc.ID) bool
 	// Orphans lists what a child of ours that ended left behind (run).
-	Orphans func(ended proc.ID) []Orphan
+	Orphans func(ended proc.ID, starts bool) []Orphan
 	// Parent says that podnotify is the daemon's parent (run): what it hears of
 	// ends and stops is exact.
 	Parent bool
@@ -469,20 +469,28 @@ func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
 }
 
 // follow takes note of what a process that ended left behind, before its end is
-// applied: where the daemon goes into the background, one of them is it.
-func (s *Service) follow(ended proc.ID) {
+// applied: where the daemon goes into the background, one of them is it. What a
+// daemon leaves that crashed, or a helper of a live one, is not.
+func (s *Service) follow(ended proc.ID, exit *proc.Exit) {
 	if s.dep.Orphans == nil {
 		return
 	}
-	// What a helper of a live daemon leaves behind is not the daemon.
-	counts := lifecycle.ProcID(ended) == s.m.Main() || s.m.Phase() == lifecycle.Starting
+	starts := s.m.Phase() == lifecycle.Starting
+	counts := (exit == nil || *exit == proc.Exit{}) && (starts || lifecycle.ProcID(ended) == s.m.Main())
 	judge := counts && s.backgrounds()
-	for _, o := range s.dep.Orphans(ended) {
-		if counts && s.meetID(o.ID) != nil {
-			s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
-		}
-		if judge {
-			s.judgeForks(o.Forks)
+	for todo := []proc.ID{ended}; len(todo) > 0; todo = todo[1:] {
+		for _, o := range s.dep.Orphans(todo[0], starts) {
+			switch {
+			case !counts:
+				continue
+			case s.meetID(o.ID) != nil:
+				s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
+			default: // it has just ended, too: whom it left counts
+				todo = append(todo, o.ID)
+			}
+			if judge {
+				s.judgeForks(o.Forks)
+			}
 		}
 	}
 }
@@ -581,7 +589,7 @@ func (s *Service) Observe(t stopwatch.Transition) {
 		e.Kind = lifecycle.Continued
 	case stopwatch.Ended:
 		e.Kind = lifecycle.Ended
-		s.follow(t.Who)
+		s.follow(t.Who, t.Exit)
 		if t.Exit != nil {
 			e.Exit = lifecycle.Exit{Known: true, Code: t.Exit.Code, Signal: int(t.Exit.Signal)}
 		}

@@ -232,6 +232,44 @@ func TestBackgroundDeath(t *testing.T) {
 	}
 }
 
+// TestBackgroundCrash: the workers of a daemon that was killed are not the daemon.
+func TestBackgroundCrash(t *testing.T) {
+	t.Parallel()
+	need(t, "nginx", "nginx-light")
+	d := daemonizers[slices.IndexFunc(daemonizers, func(d daemonizer) bool { return d.program == "nginx" })]
+	for _, expect := range []string{"fork", "pidfile"} {
+		t.Run(expect, func(t *testing.T) {
+			t.Parallel()
+			dir, port := tempDir(t), port(t)
+			pidfile := dir + "/pid"
+			n := (*pod)(nil).supervised(t, order{}, []string{"--expect", expect, "--select-pidfile", pidfile, "--service", "d", "--respawn-mode", "exec", "--respawn-delay", "0"},
+				d.argv(t, dir, pidfile, port)...)
+			for range 3 {
+				n.until("/readyz", 200)
+				eventually(t, "it has workers", func() bool { return len(n.family()) == 3 })
+				old := n.mainPID("d")
+				first := n.family()
+				signal(t, hold(t, old), unix.SIGKILL)
+				eventually(t, "another is started", func() bool { s := n.facts("d"); return s.Main != nil && s.Main.PID != old && s.Ready })
+				s := n.facts("d")
+				for _, st := range first {
+					if st.PID == s.Main.PID {
+						t.Fatalf("main process %d is a worker of the last one", st.PID)
+					}
+				}
+				if len(s.Warnings) > 0 && expect == "fork" { // the PID file is a stale one at first
+					t.Errorf("warnings: %q", s.Warnings)
+				}
+				eventually(t, "the PID file names the main process", func() bool { return filed(t, pidfile) == n.mainPID("d") })
+			}
+			n.signal(unix.SIGTERM)
+			if code := n.exit(); code != 0 {
+				t.Errorf("exit code %d, want 0", code)
+			}
+		})
+	}
+}
+
 // TestBackgroundWrongCount: no count wedges anything. Every one ends in words
 // that say which would have fitted, and the daemon can be ended.
 func TestBackgroundWrongCount(t *testing.T) {
