@@ -23,10 +23,11 @@ type person struct {
 	id         lifecycle.ProcID
 	key        int
 	h          *proc.Handle
-	child      bool   // is our own, which waitid tells of
-	member     bool   // is one of the service's
-	mouthpiece bool   // speaks for the main process, never for itself
-	generation uint64 // of the scope that said so
+	home       proc.Home // where it lives; empty if it was gone before anybody could look
+	child      bool      // is our own, which waitid tells of
+	member     bool      // is one of the service's
+	mouthpiece bool      // speaks for the main process, never for itself
+	generation uint64    // of the scope that said so
 	used       uint64
 	watched    bool // its end is awaited
 	sampled    bool // its stop is awaited
@@ -69,6 +70,9 @@ func (s *Service) meet(key int, h *proc.Handle) *person {
 	if st, err := s.dep.FS.Stat(p.id.PID); err == nil && st.ID() == h.ID() {
 		p.mouthpiece = slices.Contains(mouthpieces, st.Comm)
 		p.child = st.PPID == unix.Getpid()
+		if home, err := s.dep.FS.Home(p.id.PID); err == nil && h.Holds() {
+			p.home = home
+		}
 	}
 	s.people[key] = p
 	return s.touch(p)
@@ -236,8 +240,8 @@ func (s *Service) describe(p *person) {
 		return
 	}
 	f.InnerPID = p.id.PID
-	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 0 {
-		f.InnerPID = ns[len(ns)-1]
+	if inner := p.home.Inner(); inner != 0 {
+		f.InnerPID = inner
 	}
 	f.Command, _ = s.dep.FS.Cmdline(p.id.PID)
 	if c, err := s.dep.FS.Container(p.id.PID); err == nil {

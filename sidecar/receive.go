@@ -456,7 +456,8 @@ func (s *Service) mainPID(v, inode []byte, hasInode bool, who person, uid uint32
 		s.bad("MAINPID")
 		return false
 	}
-	if s.main != nil && n == s.main.id.PID && n == s.facts.InnerPID && !hasInode && !s.main.h.Ended() {
+	if s.main != nil && !hasInode && !s.main.h.Ended() &&
+		(who.id == s.main.id && n == who.home.Inner() || n == s.main.id.PID && n == s.facts.InnerPID && len(who.home.Names) <= 1) {
 		return true
 	}
 	if who.id.PID == 0 && who.h != nil {
@@ -524,47 +525,58 @@ func (s *Service) nameMain(p *person) bool {
 	return true
 }
 
-// named1 opens the process that a sender calls n. It must live and be one of
-// the service's; only root may name another, and only where access is any.
+// named1 opens the process that a sender calls n, in the PID namespace where the
+// sender lives. It must live and be one of the service's; only root may name
+// another, and only where access is any.
 func (s *Service) named1(n int, who person, uid uint32) (*person, error) {
-	pid := n
-	if who.id.PID != 0 {
-		ns, err := s.dep.FS.NSpid(who.id.PID)
-		if err == nil && len(ns) > 1 {
-			if pid = s.translate(n, len(ns)); pid == 0 {
-				return nil, fmt.Errorf("no process of this service is called %d where process %d lives", n, who.id.PID)
-			}
+	outside := s.access == AccessAny && uid == 0
+	if who.h != nil && n == who.home.Inner() { // itself, whoever has its number by now
+		p := s.find(who.id)
+		switch {
+		case p == nil || p.h.Ended():
+			return nil, proc.ErrGone
+		case !outside && !s.isMember(p):
+			return nil, errNotMember
 		}
+		return s.touch(p), nil
 	}
+	h, err := s.called(n, who, outside)
+	if err != nil {
+		return nil, err
+	}
+	pid := h.ID().PID
 	if pid == 1 || pid == unix.Getpid() {
+		h.Close()
 		return nil, errNotMember
 	}
-	p := s.people[pid]
-	if p == nil || p.h.Ended() {
-		h, err := s.dep.FS.Open(pid)
-		if err != nil {
-			return nil, err
-		}
-		p = s.meet(pid, h)
-	}
-	if !s.isMember(p) && (s.access != AccessAny || uid != 0) {
+	p := s.meet(pid, h)
+	if !s.isMember(p) && !outside {
 		return nil, errNotMember
 	}
-	return s.touch(p), nil
+	return p, nil
 }
 
-// translate finds our number of the process that is called n in a PID
-// namespace depth levels down.
-func (s *Service) translate(n, depth int) int {
-	pids, err := s.dep.FS.Pids()
-	if err != nil {
-		return 0
-	}
-	for _, pid := range pids {
-		ns, err := s.dep.FS.NSpid(pid)
-		if err == nil && len(ns) == depth && ns[depth-1] == n && (s.dep.Scope == nil || s.dep.Scope.Member(pid)) {
-			return pid
+// called opens whom a sender calls n. Of a sender that was gone before anybody knew
+// where it lived only that is believed which can mean nobody else.
+func (s *Service) called(n int, who person, outside bool) (*proc.Handle, error) {
+	may := func(pid int) bool { return outside || s.dep.Scope == nil || s.dep.Scope.Member(pid) }
+	switch {
+	case len(who.home.Names) > 1:
+		h, err := s.dep.FS.Called(who.home, who.h, n, may)
+		if errors.Is(err, proc.ErrGone) {
+			err = fmt.Errorf("no process of this service is called %d where process %d lives", n, who.id.PID)
 		}
+		return h, err
+	case len(who.home.Names) == 0 && who.id.PID != 0:
+		if n == who.id.PID {
+			return nil, proc.ErrGone
+		}
+		h, err := s.dep.FS.Anywhere(n, may)
+		if err == nil && h.ID().PID != n {
+			h.Close()
+			err = errors.New("its sender has ended, and with it what it called a process")
+		}
+		return h, err
 	}
-	return 0
+	return s.dep.FS.Open(n)
 }

@@ -256,6 +256,14 @@ func poll(fd int) int16 {
 // number is its own.
 func reaped(fd int) bool { return unix.PidfdSendSignal(fd, 0, nil, 0) == unix.ESRCH }
 
+// Holds reports whether the process still has its number: it has not been reaped.
+// What was read by number before is about it then.
+func (h *Handle) Holds() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.fd >= 0 && !reaped(h.fd)
+}
+
 // State returns what the process does. It reads one kept-open file and allocates
 // nothing while the leading thread runs or sleeps.
 //

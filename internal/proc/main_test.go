@@ -56,12 +56,15 @@ var roles = map[string]func(){
 		}()
 		unix.Syscall(unix.SYS_EXIT, 0, 0, 0) // not raw: the runtime must get its P back
 	},
-	"nanny":     nanny,
-	"user":      user,
-	"asker":     asker,
-	"reuse":     reuse,
-	"invisible": invisible,
-	"nothing":   func() {},
+	"nanny":      nanny,
+	"user":       user,
+	"asker":      asker,
+	"brood":      brood,
+	"translator": translator,
+	"churn":      churn,
+	"reuse":      reuse,
+	"invisible":  invisible,
+	"nothing":    func() {},
 }
 
 func init() {
