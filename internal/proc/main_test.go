@@ -61,7 +61,6 @@ var roles = map[string]func(){
 	"asker":      asker,
 	"brood":      brood,
 	"translator": translator,
-	"churn":      churn,
 	"reuse":      reuse,
 	"invisible":  invisible,
 	"nothing":    func() {},

@@ -9,11 +9,8 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // brood is the first process of a PID namespace. It has a child in it, and one that
@@ -230,82 +227,4 @@ func TestAnywhere(t *testing.T) {
 		t.Fatalf("of one: %v, %v", h, err)
 	}
 	h.Close()
-}
-
-// TestCalledReused: when numbers pass on as fast as they can while they are looked
-// up, nobody is found who is not called so.
-func TestCalledReused(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("a PID namespace needs root")
-	}
-	c := start(t, "churn", alone)
-	if why, ok := strings.CutPrefix(c.said, "skip: "); ok {
-		t.Skip(why)
-	}
-	home, err := Proc.Home(c.pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	of := open(t, c.pid)
-	found := 0
-	for i := range 20000 {
-		n := 300 + i%20
-		sender := of
-		if i%2 == 0 {
-			sender = nil // as if the kernel could not be asked
-			if i%100 != 0 {
-				continue // all of /proc is looked at
-			}
-		}
-		h, err := Proc.Called(home, sender, n, nil)
-		if err != nil {
-			continue
-		}
-		names, err := Proc.NSpid(h.ID().PID)
-		if err == nil && h.Holds() {
-			found++
-			if len(names) != 2 || names[1] != n {
-				t.Fatalf("%d is taken for one called %v", n, names)
-			}
-		}
-		h.Close()
-	}
-	if found == 0 {
-		t.Error("it never found anybody")
-	}
-	t.Logf("found %d", found)
-}
-
-// churn lives in a PID namespace of few numbers and uses them up again and again.
-func churn() {
-	if err := ownProc(); err != nil {
-		fmt.Println("skip: cannot mount procfs:", err)
-		return
-	}
-	var host unix.Utsname
-	var major, minor int
-	_ = unix.Uname(&host)
-	if n, _ := fmt.Sscanf(unix.ByteSliceToString(host.Release[:]), "%d.%d", &major, &minor); n != 2 || major < 6 || major == 6 && minor < 14 {
-		fmt.Println("skip: before Linux 6.14 pid_max is the whole machine's")
-		return
-	}
-	if err := os.WriteFile("/proc/sys/kernel/pid_max", []byte("330"), 0); err != nil {
-		fmt.Println("skip: cannot set pid_max:", err)
-		return
-	}
-	if os.Getppid() != 0 || os.Getpid() != 1 {
-		fmt.Println("not in a namespace of its own")
-		return
-	}
-	fmt.Println("ready")
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	for {
-		cmd := exec.Command("/bin/true")
-		_ = cmd.Run()
-		var ws unix.WaitStatus
-		_, _ = unix.Wait4(-1, &ws, unix.WNOHANG, nil)
-	}
 }
