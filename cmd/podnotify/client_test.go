@@ -136,87 +136,6 @@ func TestHealthcheckWaits(t *testing.T) {
 	}
 }
 
-// A podnotify in trouble: refusing is TestScripts' matter.
-func TestFailOpen(t *testing.T) {
-	reset := rawServer(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() })
-	closing := rawServer(t, func(c net.Conn) { c.Close() })
-	garbage := rawServer(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-x\r\n\r\n"); c.Close() })
-	for _, test := range []struct {
-		address string
-		code    int // with --fail-open
-	}{{reset, 0}, {closing, 0}, {garbage, 1}, {"nosuchhost.invalid:1", 1}} {
-		if code, _, stderr := command(nil, "healthcheck", "--address", test.address); code != 1 || strings.Count(stderr, "\n") != 1 {
-			t.Errorf("%s: code %d, %q; want 1", test.address, code, stderr)
-		}
-		if code, stdout, stderr := command(nil, "healthcheck", "--fail-open", "--address", test.address); code != test.code {
-			t.Errorf("%s with --fail-open: code %d, %q, %q; want %d", test.address, code, stdout, stderr, test.code)
-		}
-	}
-}
-
-// rawServer answers every connection by f, once something was read from it.
-func rawServer(t *testing.T, f func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Read(make([]byte, 4096))
-			f(c)
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	return l.Addr().String()
-}
-
-// A time-out is podnotify's trouble. The one of 5 s is not waited for here: the
-// error it makes is.
-func TestTimeoutIsOpen(t *testing.T) {
-	hold := make(chan struct{})
-	address := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
-	t.Cleanup(func() { close(hold) })
-	k, err := (&app{}).asker(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, _, err = k.get(ctx, "/livez")
-	u, ok := errors.AsType[*unreachableError](err)
-	if !ok || !u.open() || u.reason() != "timed out" {
-		t.Errorf("%v", err)
-	}
-}
-
-func TestAddresses(t *testing.T) {
-	for address, want := range map[string]string{
-		"http://127.0.0.1:19119":  "http://127.0.0.1:19119",
-		"http://127.0.0.1:19119/": "http://127.0.0.1:19119",
-		"localhost:80":            "http://localhost:80",
-		":80":                     "http://127.0.0.1:80",
-		"[::1]:80":                "http://[::1]:80",
-	} {
-		if k, err := (&app{}).asker(address); err != nil || k.base != want {
-			t.Errorf("%q: %v, %v; want %s", address, k, err, want)
-		}
-	}
-	for _, address := range []string{"localhost", "http://localhost", "https://h:1", "unix:/run/x", "http://h:1/x", "http://u@h:1", "http://h:1?x", "h:0", "h:99999", "::1:80", "http://h:1\n"} {
-		if k, err := (&app{}).asker(address); err == nil {
-			t.Errorf("%q is accepted as %s", address, k.base)
-		} else if strings.Contains(err.Error(), "\n") {
-			t.Errorf("%q: not one line: %v", address, err)
-		}
-	}
-}
-
 func TestWait(t *testing.T) {
 	for _, test := range []struct {
 		word          string
@@ -697,15 +616,6 @@ func TestLogger(t *testing.T) {
 		log.Warn("this", "a", 1)
 		if out := b.String(); !strings.HasPrefix(out, prefix) || strings.Count(out, "\n") != 1 || !strings.Contains(out, "this") {
 			t.Errorf("%s: %q", format, out)
-		}
-	}
-}
-
-// What others wrote cannot move the cursor or end the line.
-func TestPrintable(t *testing.T) {
-	for s, want := range map[string]string{"plain ü \"q\" \\": "plain ü \"q\" \\", "a\x1b[2Jb\r\n\x00": `a\x1b[2Jb\r\n\x00`, "\u202e": `\u202e`} {
-		if got := printable(s); got != want {
-			t.Errorf("%q: %q, want %q", s, got, want)
 		}
 	}
 }

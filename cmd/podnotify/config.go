@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podnotify/podnotify/internal/ask"
 	"github.com/podnotify/podnotify/internal/config"
 )
 
@@ -109,10 +110,10 @@ func showConfig(a *app, cfg *config.Config) error {
 			value = "(a fresh directory, made at start)"
 		case s.Key == "notify.address" && value == "":
 			value = "(below run-dir)"
-		case value == "" || strings.ContainsAny(value, " \"\\") || printable(value) != value:
+		case value == "" || strings.ContainsAny(value, " \"\\") || ask.Printable(value) != value:
 			value = strconv.Quote(value)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", key, value, printable(s.Origin.String()))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", key, value, ask.Printable(s.Origin.String()))
 	}
 	return w.Flush()
 }

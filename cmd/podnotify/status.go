@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podnotify/podnotify/internal/ask"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -53,23 +54,23 @@ with -o json a document for each change, one a line.`,
 	return c
 }
 
-// status asks once. The error ends the command.
-func (k *asker) status(ctx context.Context, service string) (services []probes.Status, body string, err error) {
-	code, body, err := k.get(ctx, page("/statusz", service))
+// askStatus asks once. The error ends the command.
+func askStatus(ctx context.Context, k *ask.Asker, service string) (services []probes.Status, body string, err error) {
+	code, body, err := k.Get(ctx, ask.Page("/statusz", service))
 	switch {
 	case err != nil:
 		return nil, "", exit(exitNoDaemon, err)
 	case code != http.StatusOK:
-		return nil, "", exit(exitNoDaemon, errors.New("cannot show the status: "+firstLine(body)))
+		return nil, "", exit(exitNoDaemon, errors.New("cannot show the status: "+ask.Line(body)))
 	}
 	if services, err = statuses(body, service != ""); err != nil {
-		return nil, "", exit(exitFailed, fmt.Errorf("cannot read the answer of %s: %w", k.base, err))
+		return nil, "", exit(exitFailed, fmt.Errorf("cannot read the answer of %s: %w", k.Base(), err))
 	}
 	return services, body, nil
 }
 
-func (a *app) status(ctx context.Context, k *asker, service, format string) error {
-	services, body, err := k.status(ctx, service)
+func (a *app) status(ctx context.Context, k *ask.Asker, service, format string) error {
+	services, body, err := askStatus(ctx, k, service)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (a *app) show(text string) error {
 // watch shows the status whenever it changes, until ctx is done. A podnotify
 // that went away is waited for: it may be restarted. Only the first answer has
 // to be one.
-func (a *app) watch(ctx context.Context, k *asker, service, format string) error {
+func (a *app) watch(ctx context.Context, k *ask.Asker, service, format string) error {
 	view := a.watchLines()
 	switch {
 	case format == "json":
@@ -109,9 +110,9 @@ func (a *app) watch(ctx context.Context, k *asker, service, format string) error
 	case isTerminal(a.stdout):
 		view = a.watchScreen()
 	}
-	var p pause
+	var p ask.Pause
 	for first := true; ; first = false {
-		services, body, err := k.status(ctx, service)
+		services, body, err := askStatus(ctx, k, service)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -123,7 +124,7 @@ func (a *app) watch(ctx context.Context, k *asker, service, format string) error
 		if err := view(services, body, err); err != nil {
 			return err
 		}
-		if !p.wait(ctx) {
+		if !p.Wait(ctx) {
 			return nil
 		}
 	}
@@ -138,7 +139,7 @@ func (a *app) watchScreen() view {
 	return func(services []probes.Status, _ string, err error) error {
 		text := statusText(services, time.Now())
 		if err != nil {
-			text = printable(err.Error()) + "\n"
+			text = ask.Printable(err.Error()) + "\n"
 		}
 		if text == last {
 			return nil
@@ -240,9 +241,9 @@ func statusText(services []probes.Status, now time.Time) string {
 			b.WriteString("\n")
 		}
 		line := func(name, format string, args ...any) {
-			fmt.Fprintf(&b, "%12s: %s\n", name, printable(fmt.Sprintf(format, args...)))
+			fmt.Fprintf(&b, "%12s: %s\n", name, ask.Printable(fmt.Sprintf(format, args...)))
 		}
-		fmt.Fprintf(&b, "%s %s\n", dot(s), printable(s.Name))
+		fmt.Fprintf(&b, "%s %s\n", dot(s), ask.Printable(s.Name))
 		phase := phaseOf(s)
 		if s.Since != nil {
 			phase += fmt.Sprintf(" since %s; %s ago", s.Since.UTC().Format(timeFormat), age(now.Sub(*s.Since)))
@@ -310,7 +311,7 @@ func statusLine(s probes.Status) string {
 	if s.Status != "" {
 		out += `; "` + s.Status + `"`
 	}
-	return printable(out)
+	return ask.Printable(out)
 }
 
 func phaseOf(s probes.Status) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podnotify/podnotify/internal/ask"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -58,31 +59,31 @@ gone. The exit code is 75 if the time-out passed first.`,
 	return c
 }
 
-func waitFor(k *asker, word, service string, timeout time.Duration) error {
+func waitFor(k *ask.Asker, word, service string, timeout time.Duration) error {
 	ctx := context.Background()
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	path := page(map[string]string{"bound": "/healthz", "started": "/startupz", "ready": "/readyz", "gone": "/statusz"}[word], service)
+	path := ask.Page(map[string]string{"bound": "/healthz", "started": "/startupz", "ready": "/readyz", "gone": "/statusz"}[word], service)
 	last := "nothing was asked yet"
-	var p pause
+	var p ask.Pause
 	for {
-		code, body, err := k.get(ctx, path)
+		code, body, err := k.Get(ctx, path)
 		switch {
 		case err != nil:
 			if ctx.Err() == nil { // or it is our own time-out, which tells nothing
 				last = err.Error()
 			}
 		case code == http.StatusNotFound: // services do not appear later
-			return exit(exitFailed, errors.New("cannot wait for "+word+": "+firstLine(body)))
+			return exit(exitFailed, errors.New("cannot wait for "+word+": "+ask.Line(body)))
 		case code == http.StatusOK && word != "gone":
 			return nil
 		case code == http.StatusOK:
 			services, err := statuses(body, service != "")
 			if err != nil {
-				return exit(exitFailed, fmt.Errorf("cannot read the answer of %s: %w", k.base, err))
+				return exit(exitFailed, fmt.Errorf("cannot read the answer of %s: %w", k.Base(), err))
 			}
 			i := slices.IndexFunc(services, func(s probes.Status) bool { return !gone(s) })
 			if i < 0 {
@@ -90,10 +91,10 @@ func waitFor(k *asker, word, service string, timeout time.Duration) error {
 			}
 			last = services[i].Name + " is " + services[i].Phase
 		default:
-			last = firstLine(body)
+			last = ask.Line(body)
 		}
-		if !p.wait(ctx) {
-			return exit(exitTimedOut, fmt.Errorf("cannot wait for %s any longer than %v: %s", word, timeout, printable(last)))
+		if !p.Wait(ctx) {
+			return exit(exitTimedOut, fmt.Errorf("cannot wait for %s any longer than %v: %s", word, timeout, ask.Printable(last)))
 		}
 	}
 }

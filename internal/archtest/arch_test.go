@@ -36,13 +36,15 @@ var allowed = map[string]struct{ ours, others []string }{
 	"internal/supervise": {[]string{"internal/proc", "stopwatch"}, []string{"golang.org/x/sys"}},
 	"internal/config": {[]string{"sidecar", "sidecar/lifecycle", "probes", "notify"},
 		[]string{"github.com/spf13/viper", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/sys"}},
-	"internal/initfile":    {[]string{"internal/config"}, []string{"github.com/coreos/go-systemd/v22/unit"}},
-	"internal/archtest":    {[]string{"notify", "sidecar/lifecycle"}, nil},
-	"internal/testdaemon":  {[]string{"notify"}, []string{"golang.org/x/sys"}},
-	"test":                 {[]string{"internal/testdaemon", "internal/proc"}, []string{"golang.org/x/sys", "github.com/coreos/go-systemd/v22"}},
-	"cmd/podnotify":        {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
-	"hack/mutation":        {nil, nil},
-	"examples/mydaemon/go": {nil, []string{"golang.org/x/sys"}},
+	"internal/initfile":         {[]string{"internal/config"}, []string{"github.com/coreos/go-systemd/v22/unit"}},
+	"internal/ask":              {nil, nil},
+	"internal/archtest":         {[]string{"notify", "sidecar/lifecycle"}, nil},
+	"internal/testdaemon":       {[]string{"notify"}, []string{"golang.org/x/sys"}},
+	"test":                      {[]string{"internal/testdaemon", "internal/proc"}, []string{"golang.org/x/sys", "github.com/coreos/go-systemd/v22"}},
+	"cmd/podnotify":             {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
+	"cmd/podnotify-healthcheck": {[]string{"internal/ask"}, nil},
+	"hack/mutation":             {nil, nil},
+	"examples/mydaemon/go":      {nil, []string{"golang.org/x/sys"}},
 }
 
 // heavy is what podnotify does not link, and why.
