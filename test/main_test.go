@@ -17,11 +17,12 @@ import (
 
 // bin is the programs under test, where any uid can run them.
 var bin struct {
-	dir       string
-	podnotify string // cmd/podnotify
-	mydaemon  string // examples/mydaemon/go
-	self      string // this test binary, for testdaemon
-	pause     string // the same, as process 1 of a pod: it is called so in real ones
+	dir         string
+	podnotify   string // cmd/podnotify
+	healthcheck string // cmd/podnotify-healthcheck
+	mydaemon    string // examples/mydaemon/go
+	self        string // this test binary, for testdaemon
+	pause       string // the same, as process 1 of a pod: it is called so in real ones
 }
 
 func TestMain(m *testing.M) {
@@ -73,9 +74,10 @@ func build(dir string) error {
 	}
 	bin.dir = dir
 	bin.podnotify = filepath.Join(dir, "podnotify")
+	bin.healthcheck = filepath.Join(dir, "podnotify-healthcheck")
 	bin.mydaemon = filepath.Join(dir, "mydaemon")
 	bin.self = filepath.Join(dir, "testdaemon")
-	for out, pkg := range map[string]string{bin.podnotify: "../cmd/podnotify", bin.mydaemon: "../examples/mydaemon/go"} {
+	for out, pkg := range map[string]string{bin.podnotify: "../cmd/podnotify", bin.healthcheck: "../cmd/podnotify-healthcheck", bin.mydaemon: "../examples/mydaemon/go"} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if b, err := cmd.CombinedOutput(); err != nil {

@@ -131,7 +131,7 @@ Kubernetes, docker and load balancers with it.`,
 	add(serves, newSidecarCommand(a), newRunCommand(a))
 	add(asks, newStatusCommand(a), newHealthcheckCommand(a), newWaitCommand(a), newSendCommand(a), newPrestopCommand(a))
 	add(asks, newActCommands(a)...)
-	root.AddCommand(newConfigCommand(a), newVersionCommand(a))
+	root.AddCommand(newConfigCommand(a), newInstallCommand(), newPauseCommand(a), newVersionCommand(a))
 	return root
 }
 
