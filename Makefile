@@ -1,5 +1,6 @@
 # make run     builds podnotify and shows it on a real daemon
 # make test    all tests; installs the Debian packages they need, when it may
+# make test-cri  podnotify in pods that a real containerd makes; root, a minute
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
 # make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   benchmarks
@@ -10,7 +11,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Counted, not timed: a fuzzer whose time ends while it minimizes an input fails.
 FUZZTIME ?= 50000x
 
-.PHONY: build run test test-root deps check lint fuzz mutation bench update clean help
+.PHONY: build run test test-root test-cri deps check lint fuzz mutation bench update clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,6 +30,11 @@ deps:
 test: deps
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m ./...
+
+# A module of its own: what it imports stays out of podnotify's list.
+test-cri:
+	@sh test/e2e/deps.sh
+	cd test/e2e && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test -timeout 15m ./machine ./pod
 
 lint:
 	@sh hack/lint.sh
