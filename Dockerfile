@@ -1,6 +1,7 @@
-# The image of podnotify: one static binary and nothing else.
+# The image of podnotify: two static binaries, and nothing else. `make image` builds
+# the same one, reproducibly and for all architectures, without docker.
 #
-#	make build && docker build -t podnotify:dev .
+#	make build && docker build -t podnotify/podnotify .
 FROM scratch
 ARG VERSION=dev
 ARG REVISION=unknown
@@ -10,9 +11,10 @@ LABEL org.opencontainers.image.title="podnotify" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
-COPY LICENSE /LICENSE
-COPY bin/podnotify /podnotify
-# There is no /tmp to fall back to: mount something here that this user may write to.
+# /run/podnotify: whoever runs podnotify may write there, as in /tmp. There is no
+# other place: with a read-only root, mount something there.
+COPY bin/run /run
+COPY LICENSE bin/podnotify bin/podnotify-healthcheck /
 ENV PODNOTIFY_RUN_DIR=/run/podnotify
 # Where the daemon's uid is another, give podnotify that one: signals need it.
 USER 65532:65532

@@ -4,21 +4,44 @@
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
 # make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   benchmarks
+# make image   the container image for amd64 and arm64, in dist/; needs no docker and no registry
+# make test-image tests it, and that two builds of it are the same bytes
 GO      ?= go
 BIN     ?= bin
+DIST    ?= dist
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Counted, not timed: a fuzzer whose time ends while it minimizes an input fails.
 FUZZTIME ?= 50000x
 
+# Everything in an image is dated as its commit.
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+ARCHES   = amd64 arm64
+
 .PHONY: build run test test-root test-cri deps check lint fuzz mutation bench update clean help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^#/!q; s/^# //p' Makefile
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/podnotify ./cmd/podnotify-healthcheck
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/mydaemon ./examples/mydaemon/go
+	@mkdir -p $(BIN)/run/podnotify && chmod 1777 $(BIN)/run/podnotify # for the Dockerfile: it cannot make a directory
+
+.PHONY: image test-image
+# The bytes depend on the source, VERSION, REVISION, the date and the Go release; on nothing else.
+image:
+	for arch in $(ARCHES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOFLAGS= $(GO) build -trimpath -buildvcs=false \
+			-ldflags '$(LDFLAGS) -X main.revision=$(REVISION)' -o $(DIST)/bin/$$arch/ ./cmd/podnotify ./cmd/podnotify-healthcheck || exit; \
+	done
+	cd hack/image && $(GO) run . -bin $(abspath $(DIST))/bin -license $(CURDIR)/LICENSE -out $(abspath $(DIST)) \
+		-version '$(VERSION)' -revision '$(REVISION)' -time $(SOURCE_DATE_EPOCH) podnotify
+
+test-image:
+	cd hack/image && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test ./...
+	@sh hack/reproducible.sh
 
 run: build
 	@sh hack/run.sh $(BIN)
@@ -64,4 +87,4 @@ update:
 	$(GO) mod tidy
 
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)

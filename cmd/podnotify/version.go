@@ -9,8 +9,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set when a release is built: -ldflags "-X main.version=v1.2.3".
-var version string
+// version and revision are set when a release or an image is built: -ldflags
+// "-X main.version=v1.2.3". An image has no revision of its own: its bytes must
+// not depend on where it was built.
+var version, revision string
 
 // build is what the version command tells.
 type build struct {
@@ -22,7 +24,7 @@ type build struct {
 }
 
 func currentBuild() build {
-	b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Revision: revision}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		info = &debug.BuildInfo{}
@@ -32,6 +34,9 @@ func currentBuild() build {
 	}
 	if b.Version == "" {
 		b.Version = "(devel)" // as Go calls it
+	}
+	if b.Revision != "" {
+		return b
 	}
 	changed := ""
 	for _, s := range info.Settings {
