@@ -1,7 +1,9 @@
 package notify
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -43,6 +45,26 @@ func (p *Packet) TakeFDs() []int {
 	fds := p.FDs
 	p.FDs = nil
 	return fds
+}
+
+// Detach returns a copy that outlives the call of the Handler, and is the caller's to
+// Close. The descriptors are taken from p.
+func (p *Packet) Detach() *Packet {
+	c := *p
+	c.Message.buf = bytes.Clone(p.Message.buf)
+	c.Pidfd, c.FDs = p.TakePidfd(), slices.Clone(p.TakeFDs())
+	return &c
+}
+
+// Close closes the descriptors of a detached packet that nobody took. It may wait for
+// what they are.
+func (p *Packet) Close() {
+	if fd := p.TakePidfd(); fd >= 0 {
+		unix.Close(fd)
+	}
+	for _, fd := range p.TakeFDs() {
+		unix.Close(fd)
+	}
 }
 
 // A Drop is the reason for which a datagram was dropped whole.

@@ -17,10 +17,12 @@ import (
 
 // effects is work in order, done by one goroutine. Adding to it never waits.
 type effects struct {
-	mu   sync.Mutex
-	todo []func()
-	wake chan struct{}
-	lost int // log lines that found the queue full
+	mu    sync.Mutex
+	todo  []func()
+	wake  chan struct{} // nil: works on demand
+	busy  bool          // on demand: somebody works
+	works sync.WaitGroup
+	lost  int // log lines that found the queue full
 }
 
 // linesWaiting bounds the work that waits before log lines are dropped: a daemon
@@ -32,10 +34,40 @@ func (q *effects) init() { q.wake = make(chan struct{}, 1) }
 func (q *effects) add(f func()) {
 	q.mu.Lock()
 	q.todo = append(q.todo, f)
+	begin := q.wake == nil && !q.busy
+	q.busy = q.busy || begin
 	q.mu.Unlock()
+	if begin {
+		q.works.Go(q.work)
+		return
+	}
 	select {
 	case q.wake <- struct{}{}:
 	default:
+	}
+}
+
+// demand has the work done when there is some, instead of by run. It is to be called
+// before there is any.
+func (q *effects) demand() { q.wake = nil }
+
+// wait waits for the work that is done on demand.
+func (q *effects) wait() { q.works.Wait() }
+
+// work does what there is.
+func (q *effects) work() {
+	for {
+		q.mu.Lock()
+		todo := q.todo
+		q.todo = nil
+		q.busy = len(todo) > 0
+		q.mu.Unlock()
+		if len(todo) == 0 {
+			return
+		}
+		for _, f := range todo {
+			f()
+		}
 	}
 }
 

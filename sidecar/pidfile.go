@@ -56,13 +56,12 @@ func (s *Service) awaitsPIDFile() bool {
 // readPIDFile reports whether the file is still waited for.
 func (s *Service) readPIDFile() bool {
 	pid, err := s.pidFile()
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
 	if s.closed || !s.awaitsPIDFile() {
 		s.filing = false
 		return false
 	}
-	s.catchUp()
 	if err == nil {
 		err = s.adoptPIDFile(pid)
 	}

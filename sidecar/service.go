@@ -81,6 +81,11 @@ type Deps struct {
 	// Awaiting is called when the service begins or ceases to wait for a process
 	// or a stop. It must not call back.
 	Awaiting func(bool)
+	// Judged adds to the kernel's word of an end what a container's runtime knows.
+	Judged func(lifecycle.Exit) lifecycle.Exit
+	// CatchUp applies what is queued on a socket that the service shares with
+	// others, theirs too. It is called without the service's lock.
+	CatchUp func()
 }
 
 // Service is one supervised service.
@@ -134,9 +139,13 @@ type Service struct {
 // are not visible from here are known by their pidfd alone.
 var ErrNoPidfd = errors.New("cannot use notify.access any: the kernel has no SO_PASSPIDFD (Linux 6.5); use all, with shareProcessNamespace: true")
 
-// New binds the service's socket. Nothing is heard before Serve.
+// New binds the service's socket. Nothing is heard before Serve. Without an address
+// the service has no socket of its own: who has one that it shares hands it on.
 func New(cfg Config, dep Deps) (*Service, error) {
 	s := newService(cfg, dep)
+	if cfg.Address == "" {
+		return s, nil
+	}
 	ln, err := notify.Listen(notify.Config{Address: cfg.Address, Mode: cfg.Mode})
 	if err != nil {
 		return nil, err
@@ -189,7 +198,12 @@ func (s *Service) Config() Config { return s.cfg }
 func (s *Service) Policy() *lifecycle.Policy { return &s.cfg.Policy }
 
 // Env is the value of NOTIFY_SOCKET for the daemon.
-func (s *Service) Env() string { return s.ln.Env() }
+func (s *Service) Env() string {
+	if s.ln == nil {
+		return ""
+	}
+	return s.ln.Env()
+}
 
 // Healthy returns why the service cannot hear: its socket is not bound, or its
 // loop does not run.
@@ -260,6 +274,7 @@ func (s *Service) Close() {
 		s.ln.Close()
 	}
 	s.ends.Wait()
+	s.queue.wait()
 	s.store.close()
 }
 
@@ -270,6 +285,16 @@ func (s *Service) drain(most int) (again bool, err error) {
 	}
 	_, again, err = s.ln.Drain(s, most)
 	return again, err
+}
+
+// hear takes the lock, with all applied that was said before. What others said on a
+// shared socket takes their locks, so that comes first.
+func (s *Service) hear() {
+	if s.dep.CatchUp != nil {
+		s.dep.CatchUp()
+	}
+	s.mu.Lock()
+	s.catchUp()
 }
 
 // catchUp applies what was said before something else happened. An error of the
@@ -358,12 +383,11 @@ func (s *Service) reconsider() {
 // starved, so it is looked at first.
 func (s *Service) tick() {
 	s.peek()
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	s.catchUp()
 	s.armed = time.Time{}
 	s.apply(lifecycle.Event{Kind: lifecycle.Timer})
 	s.settle()
@@ -412,12 +436,11 @@ func (s *Service) peek() {
 	case err != nil, st.Stopped() == s.stopped.Load():
 		return
 	}
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
 	if s.main == nil || s.main.h != h {
 		return
 	}
-	s.catchUp()
 	if st, err = h.State(); err != nil {
 		return
 	}
@@ -454,13 +477,15 @@ func (s *Service) lookLate(wait time.Duration) {
 
 // ended applies the end of a process, after all it said.
 func (s *Service) ended(h *proc.Handle, exit lifecycle.Exit) {
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	s.catchUp()
 	id := idOf(h)
+	if s.dep.Judged != nil {
+		exit = s.dep.Judged(exit)
+	}
 	if id == s.m.Main() {
 		s.facts.ContainerAlive = s.containerAlive(id)
 	}
@@ -569,12 +594,11 @@ func (s *Service) Start(start func() (*proc.Handle, error)) error {
 
 // Observe takes a stop, continue or end of one of the service's processes.
 func (s *Service) Observe(t stopwatch.Transition) {
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	s.catchUp()
 	e := lifecycle.Event{Who: lifecycle.ProcID(t.Who), Owes: s.owes}
 	switch t.Kind {
 	case stopwatch.Stopped:
@@ -606,12 +630,11 @@ func (s *Service) Observe(t stopwatch.Transition) {
 // killed after the stop time-out.
 func (s *Service) StopAsked(kill bool) {
 	s.peek() // nobody may have looked since it was stopped
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	s.catchUp()
 	e := lifecycle.Event{Kind: lifecycle.StopAsked}
 	if kill {
 		e.Number = 1
@@ -665,8 +688,7 @@ func (s *Service) Reload() error {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return fmt.Errorf("cannot reload service %s: %w", s.cfg.Name, err)
 	}
-	s.mu.Lock()
-	s.catchUp()
+	s.hear()
 	s.apply(lifecycle.Event{Kind: lifecycle.ReloadAsked, Number: now.Nano() / 1000})
 	s.settle()
 	s.mu.Unlock()
@@ -676,14 +698,13 @@ func (s *Service) Reload() error {
 // Respawn ends the main process so that it is started again: by us where we
 // started it, else by the platform.
 func (s *Service) Respawn() error {
-	if s.eye.Load() != nil || s.cfg.Policy.Respawn.Mode != lifecycle.RespawnExec {
+	if s.eye.Load() != nil || !s.cfg.Policy.Respawn.Mode.Restarts() {
 		if err := s.mayEnd("respawn", s.cfg.KillSignal); err != nil {
 			return err
 		}
 	}
-	s.mu.Lock()
+	s.hear()
 	defer s.mu.Unlock()
-	s.catchUp()
 	s.apply(lifecycle.Event{Kind: lifecycle.RespawnAsked})
 	s.settle()
 	return nil

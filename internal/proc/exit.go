@@ -73,3 +73,15 @@ func (h *Handle) CgroupID() (uint64, bool) {
 	}
 	return info.Cgroupid, true
 }
+
+// CgroupOf is [Handle.CgroupID] for a pidfd.
+func CgroupOf(pidfd int) (uint64, bool) {
+	info, err := infoOf(pidfd, unix.PIDFD_INFO_CGROUPID|unix.PIDFD_INFO_EXIT)
+	if err != nil || info.Mask&unix.PIDFD_INFO_CGROUPID == 0 {
+		return 0, false
+	}
+	return info.Cgroupid, true
+}
+
+// Names reports whether the process of a pidfd still has its number: see [Handle.Holds].
+func Names(pidfd int) bool { return !reaped(pidfd) }

@@ -185,6 +185,13 @@ func pidfs(fd int) (dev, ino uint64) {
 	return st.Dev, st.Ino
 }
 
+// Inode returns the inode number of a pidfd, see [Handle.Inode]. It is 0 where the
+// kernel has no pidfs.
+func Inode(pidfd int) uint64 {
+	_, ino := pidfs(pidfd)
+	return ino
+}
+
 func (f FS) handle(fd int, id ID) *Handle {
 	h := &Handle{
 		fs: f, id: id, fd: fd, stat: -1,

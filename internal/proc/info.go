@@ -22,8 +22,12 @@ func (h *Handle) info(mask uint64) (unix.PidfdInfo, error) {
 	if h.fd < 0 {
 		return unix.PidfdInfo{}, os.ErrClosed
 	}
+	return infoOf(h.fd, mask)
+}
+
+func infoOf(pidfd int, mask uint64) (unix.PidfdInfo, error) {
 	info := unix.PidfdInfo{Mask: mask}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), getInfo, uintptr(unsafe.Pointer(&info)))
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), getInfo, uintptr(unsafe.Pointer(&info)))
 	if e != 0 {
 		return unix.PidfdInfo{}, e
 	}

@@ -111,6 +111,11 @@ func (f FS) called(home Home, of *Handle, n int, may func(pid int) bool) (*Handl
 	ok := may == nil || may(pid)
 	if told {
 		again, _ := ask.called(n)
+		names, err := f.NSpid(pid)
+		if err == nil && h.Holds() && names[min(len(names), len(home.Names))-1] != n {
+			h.Close()
+			return nil, ErrGone // the kernel names the process of a thread, too
+		}
 		ok = ok && again == pid
 	} else {
 		same, known := f.lives(home, pid, n)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -112,6 +113,20 @@ func TestCalled(t *testing.T) {
 		return names[depth-1]
 	}
 
+	thread := 0 // a number of a thread there
+	tasks, _ := os.ReadDir(Proc.path(first, "task"))
+	for _, task := range tasks {
+		b, _ := os.ReadFile(Proc.path(first, "task/"+task.Name()+"/status"))
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); f[0] == "NSpid:" && f[len(f)-1] != "1" {
+				thread, _ = strconv.Atoi(f[len(f)-1])
+			}
+		}
+	}
+	if thread == 0 {
+		t.Fatal("the first process has no threads")
+	}
+
 	ours, theirs := io.Pipe()
 	answers, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {
@@ -143,6 +158,7 @@ func TestCalled(t *testing.T) {
 		{"the first below, seen from above", first, called(below, 2), below},
 		{"1 below", below, 1, below},
 		{"1 of the twin", twin, 1, twin},
+		{"a thread of the first", first, thread, 0},
 		{"nobody", first, 77777, 0},
 		{"nobody below", below, called(child, 2) + 1000, 0},
 	} {

@@ -102,6 +102,7 @@ type Exit struct {
 	Known  bool // false: the kernel did not tell (not our child, and before Linux 6.15)
 	Code   int  // exit code, when Signal is 0
 	Signal int  // the signal that killed it
+	OOM    bool // by the kernel, for want of memory
 }
 
 // Clean reports an end that is no failure: exit code 0. An end the kernel said

@@ -540,6 +540,9 @@ func (m *Machine) gone(e Event, now time.Time) {
 	if m.s.Phase == Stopping {
 		reason = "stopping"
 	}
+	if e.Exit.OOM {
+		reason = "oom-killed"
+	}
 	x := &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, asked: m.asked}
 	x.Clean = x.clean()
 	m.s.LastExit = x
@@ -554,9 +557,9 @@ func (m *Machine) gone(e Event, now time.Time) {
 func (m *Machine) comeBack(x *LastExit, now time.Time) {
 	r := &m.p.Respawn
 	switch {
-	case m.respawn && r.Mode != RespawnExec:
+	case m.respawn && !r.Mode.Restarts():
 		m.act(RestartContainer, x.Who)
-	case r.Mode != RespawnExec, m.asked && !m.respawn, !m.respawn && !r.wants(x):
+	case !r.Mode.Restarts(), m.asked && !m.respawn, !m.respawn && !r.wants(x):
 	default:
 		if delay, ok := m.afford(now); ok {
 			m.back = true
@@ -624,7 +627,7 @@ func respawnAsked(m *Machine, _ Event, now time.Time) {
 func respawnGone(m *Machine, e Event, now time.Time) {
 	due := m.back && m.again.IsZero() // Start was asked for already
 	m.s.LimitHit, m.calm, m.pace, m.again = false, time.Time{}, pace{}, time.Time{}
-	if m.p.Respawn.Mode == RespawnExec && !due {
+	if m.p.Respawn.Mode.Restarts() && !due {
 		m.why, m.back = WhyAsked, true
 		m.act(Start, e.Who)
 	}
@@ -705,7 +708,7 @@ func (m *Machine) silenced(now time.Time) {
 // parent has reaped it (6.15), which is after the end was seen.
 func exitTold(m *Machine, e Event, _ time.Time) {
 	x := m.s.LastExit
-	if x == nil || x.Who != e.Who || x.Known || !e.Exit.Known {
+	if x == nil || x.Who != e.Who || !e.Exit.Known || x.Known && (x.OOM || !e.Exit.OOM) {
 		return
 	}
 	told := *x // published snapshots share the old one
@@ -715,6 +718,9 @@ func exitTold(m *Machine, e Event, _ time.Time) {
 		if e.Exit.Signal != 0 {
 			told.Reason = "killed"
 		}
+	}
+	if e.Exit.OOM {
+		told.Reason = "oom-killed"
 	}
 	told.Clean = told.clean()
 	m.s.LastExit = &told

@@ -166,6 +166,8 @@ func (x *LastExit) String() string {
 	switch {
 	case !x.Known:
 		return who + "ended"
+	case x.OOM:
+		return who + "was killed by the kernel for want of memory"
 	case x.Signal != 0:
 		return who + fmt.Sprintf("was killed by signal %d", x.Signal)
 	}

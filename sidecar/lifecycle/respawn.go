@@ -16,6 +16,9 @@ const (
 	RespawnContainerd                    // a new task (podnotify-node)
 )
 
+// Restarts reports whether it is podnotify that starts the daemon again.
+func (m RespawnMode) Restarts() bool { return m == RespawnExec || m == RespawnContainerd }
+
 // RespawnWhen is after which ends a daemon is brought back (systemd's Restart=).
 // An end that podnotify itself asked for, to bring the daemon back, always counts.
 type RespawnWhen uint8

@@ -67,7 +67,7 @@ type LastExit struct {
 	Exit
 	Who    ProcID
 	At     time.Time
-	Reason string // "stopping", "exited", "killed" or "unknown"
+	Reason string // "stopping", "exited", "killed", "oom-killed" or "unknown"
 	Clean  bool
 	asked  bool // we had asked it to stop
 }

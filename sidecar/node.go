@@ -1,0 +1,755 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/notify"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+	"github.com/podnotify/podnotify/stopwatch"
+)
+
+// Bounds of what is kept for containers that are not known yet: a daemon may speak
+// before its runtime's word of it has come to us.
+const (
+	lettersKept = 1024
+	lettersEach = 64 // of one container
+	letterAge   = 10 * time.Second
+)
+
+// routesKept bounds how many senders are remembered.
+const routesKept = 8192
+
+// Node is a host, and the containers on it that are served: one socket for all of
+// them. The sender's cgroup tells the container, as systemd does it. Nothing runs for
+// a container that has nothing to say: no goroutine, no timer.
+//
+// What containers there are is somebody else's to find out, see [Tenant].
+type Node struct {
+	fs      proc.FS
+	log     *slog.Logger
+	ln      *notify.Listener
+	self    int
+	own     proc.Container
+	ownID   uint64 // our cgroup's number
+	sampler *stopwatch.Sampler
+	newest  *proc.Newest
+
+	// hearing is held while datagrams are applied, and while it changes whose they
+	// are. It is taken before any service's lock.
+	hearing sync.Mutex
+	routes  map[int]route
+	letters []letter
+	expire  *time.Timer
+
+	mu      sync.Mutex // leaf: nobody waits on anything under it
+	tenants map[*Tenant]bool
+	cgroups map[string]held
+	below   map[string]*Tenant // of other cgroups that were looked up: nil is nobody
+	numbers map[uint64]*Tenant // by the number of the cgroup in the unified hierarchy
+	seeking int
+	dropped map[string]uint64
+	named   map[string]bool
+}
+
+// held is a container's cgroup and whose it is.
+type held struct {
+	tenant *Tenant
+	ctr    proc.Container
+}
+
+// route is whose process a sender is. The inode of its pidfd tells it from the next
+// that gets its number.
+type route struct {
+	inode  uint64
+	tenant *Tenant
+}
+
+// letter is a datagram whose container is not known yet.
+type letter struct {
+	packet *notify.Packet
+	from   proc.Container
+	at     time.Time
+}
+
+// Tenant is one container of a node, and its service. The container may come and go;
+// what is known of it stays until it is removed.
+type Tenant struct {
+	*Service
+	node *Node
+
+	gen     atomic.Uint64
+	seeking bool   // of node.mu: its processes are looked out for
+	cgid    uint64 // of node.mu: in node.numbers
+
+	mu    sync.Mutex     // leaf
+	entry proc.ID        // the container's first process; zero before and after
+	depth int            // of its PID namespace: 1 is ours
+	ctr   proc.Container // written under node.hearing, too
+	oom   time.Time      // when it ran out of memory
+}
+
+// NewNode binds the socket of all containers, with mode. Nothing is heard before Run.
+func NewNode(fs proc.FS, address string, mode fs.FileMode, log *slog.Logger) (*Node, error) {
+	n := &Node{
+		fs: fs, log: log, self: os.Getpid(),
+		routes:  map[int]route{},
+		tenants: map[*Tenant]bool{},
+		cgroups: map[string]held{},
+		below:   map[string]*Tenant{},
+		numbers: map[uint64]*Tenant{},
+		dropped: map[string]uint64{},
+		named:   map[string]bool{},
+	}
+	var err error
+	if n.own, err = fs.Cgroup(n.self); err != nil {
+		return nil, fmt.Errorf("cannot read our own cgroup: %w", err)
+	}
+	if h, err := fs.Open(n.self); err == nil {
+		n.ownID, _ = h.CgroupID()
+		h.Close()
+	}
+	if n.newest, err = fs.Newest(); err != nil {
+		return nil, err
+	}
+	if n.ln, err = notify.Listen(notify.Config{Address: address, Mode: mode}); err != nil {
+		n.newest.Close()
+		return nil, err
+	}
+	n.expire = time.AfterFunc(time.Hour, n.forget)
+	n.expire.Stop()
+	n.sampler = stopwatch.NewSampler(n.report)
+	n.sampler.Sleep = stopwatch.Nanosleep
+	return n, nil
+}
+
+// Run hears what containers say until ctx is done. It ends the services.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	var work sync.WaitGroup
+	var sampled error
+	work.Go(func() {
+		defer end()
+		sampled = unlessDone(ctx, n.sampler.Run(ctx))
+	})
+	heard := n.hear(ctx)
+	end()
+	work.Wait()
+	for _, t := range n.all() {
+		t.Remove()
+	}
+	n.expire.Stop()
+	n.hearing.Lock()
+	for _, l := range n.letters {
+		l.packet.Close()
+	}
+	n.letters = nil
+	n.hearing.Unlock()
+	return errors.Join(heard, sampled, n.ln.Close(), n.newest.Close())
+}
+
+func (n *Node) hear(ctx context.Context) error {
+	for {
+		if err := n.ln.Wait(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("cannot receive for this node: %w", err)
+		}
+		for again := true; again; {
+			var err error
+			if again, err = n.drain(batch); err != nil {
+				return fmt.Errorf("cannot receive for this node: %w", err)
+			}
+		}
+	}
+}
+
+func (n *Node) drain(most int) (again bool, err error) {
+	n.hearing.Lock()
+	defer n.hearing.Unlock()
+	_, again, err = n.ln.Drain(n, most)
+	return again, err
+}
+
+// catchUp applies what was said before something else happened, whoever said it. An
+// error of the socket is the receiver's to report.
+func (n *Node) catchUp() { _, _ = n.drain(backlog) }
+
+// Env is the path of the socket, on the host.
+func (n *Node) Env() string { return n.ln.Env() }
+
+// Unclaimed counts the datagrams that no container's service has heard, by reason.
+func (n *Node) Unclaimed() map[string]uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.dropped)
+}
+
+func (n *Node) all() []*Tenant {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*Tenant, 0, len(n.tenants))
+	for t := range n.tenants {
+		out = append(out, t)
+	}
+	return out
+}
+
+// Packet implements notify.Handler.
+func (n *Node) Packet(p *notify.Packet) {
+	t, from := n.whose(p)
+	if t != nil {
+		t.take(p)
+		return
+	}
+	if p.Message.Has(notify.FlagBarrier) && !n.owes(from) {
+		return // released: nothing of this sender waits
+	}
+	if from.Cgroup == "" || from.Cgroup == n.own.Cgroup || !n.keep(p, from) {
+		n.drop(dropStranger, p.From, from)
+	}
+}
+
+// Dropped implements notify.Handler.
+func (n *Node) Dropped(d notify.Drop, from notify.Sender) {
+	c, err := n.fs.Cgroup(from.PID)
+	if err != nil || from.PID == 0 {
+		n.drop(d.String(), from, c)
+		return
+	}
+	if t := n.holder(c); t != nil {
+		t.Service.mu.Lock()
+		t.Dropped(d, from)
+		t.Service.mu.Unlock()
+		return
+	}
+	n.drop(d.String(), from, c)
+}
+
+// take gives the service a datagram of its container.
+func (t *Tenant) take(p *notify.Packet) {
+	t.Service.mu.Lock()
+	defer t.Service.mu.Unlock()
+	if !t.closed {
+		t.Packet(p)
+		t.settle()
+	}
+}
+
+// whose finds out which container a sender is in. It is nil for one that is not known
+// (yet), with the cgroup, which is empty if nobody can tell any more.
+func (n *Node) whose(p *notify.Packet) (*Tenant, proc.Container) {
+	if p.From.PID == 0 {
+		return nil, proc.Container{} // not on a host, which sees all
+	}
+	var inode uint64
+	if p.Pidfd >= 0 {
+		inode = proc.Inode(p.Pidfd)
+	}
+	if r, ok := n.routes[p.From.PID]; ok && r.inode == inode && inode != 0 {
+		return r.tenant, proc.Container{}
+	}
+	c, err := n.fs.Cgroup(p.From.PID)
+	if err == nil && p.Pidfd >= 0 && !proc.Names(p.Pidfd) {
+		err = proc.ErrGone // and what was read is maybe a stranger's
+	}
+	if st, e := n.fs.Stat(p.From.PID); err != nil || e != nil || st.Ending() {
+		return n.whoseDead(p), proc.Container{}
+	}
+	t := n.holder(c)
+	if t != nil && inode != 0 {
+		if len(n.routes) >= routesKept {
+			clear(n.routes)
+		}
+		n.routes[p.From.PID] = route{inode, t}
+	}
+	return t, c
+}
+
+// whoseDead asks the kernel for the cgroup of a sender that is dead on arrival. It
+// tells since Linux 6.15, in the unified hierarchy.
+func (n *Node) whoseDead(p *notify.Packet) *Tenant {
+	if p.Pidfd < 0 {
+		return nil
+	}
+	id, ok := proc.CgroupOf(p.Pidfd)
+	if !ok {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.numbers[id]
+}
+
+// holder is the tenant whose container has this cgroup, or one above it.
+func (n *Node) holder(c proc.Container) *Tenant {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h, ok := n.cgroups[c.Cgroup]; ok {
+		return h.tenant
+	}
+	t, known := n.below[c.Cgroup]
+	if known {
+		return t
+	}
+	for _, h := range n.cgroups {
+		if h.ctr.Holds(c) {
+			t = h.tenant
+		}
+	}
+	if len(n.below) >= routesKept {
+		clear(n.below)
+	}
+	n.below[c.Cgroup] = t
+	return t
+}
+
+// owes reports whether a datagram of this container is kept.
+func (n *Node) owes(from proc.Container) bool {
+	for _, l := range n.letters {
+		if l.from == from {
+			return true
+		}
+	}
+	return false
+}
+
+// keep keeps a datagram until its container is known.
+func (n *Node) keep(p *notify.Packet, from proc.Container) bool {
+	same := 0
+	for _, l := range n.letters {
+		if l.from == from {
+			same++
+		}
+	}
+	if len(n.letters) >= lettersKept || same >= lettersEach {
+		return false
+	}
+	if len(n.letters) == 0 {
+		n.expire.Reset(letterAge)
+	}
+	n.letters = append(n.letters, letter{p.Detach(), from, time.Now()})
+	return true
+}
+
+// forget drops what nobody has claimed.
+func (n *Node) forget() {
+	n.hearing.Lock()
+	defer n.hearing.Unlock()
+	now := time.Now()
+	for len(n.letters) > 0 && now.Sub(n.letters[0].at) >= letterAge {
+		l := n.letters[0]
+		n.letters = n.letters[1:]
+		n.drop(dropStranger, l.packet.From, l.from)
+		go l.packet.Close()
+	}
+	if len(n.letters) > 0 {
+		n.expire.Reset(letterAge - now.Sub(n.letters[0].at))
+	} else {
+		n.letters = nil
+	}
+}
+
+// deliver hands a container what it said before it was known. hearing is held.
+func (n *Node) deliver(t *Tenant) {
+	var rest []letter
+	for _, l := range n.letters {
+		if !t.ctr.Holds(l.from) {
+			rest = append(rest, l)
+			continue
+		}
+		t.take(l.packet)
+		go l.packet.Close() // releases a barrier
+	}
+	n.letters = rest
+}
+
+// drop counts a datagram that no service hears, and names each container once.
+func (n *Node) drop(reason string, from notify.Sender, c proc.Container) {
+	n.mu.Lock()
+	n.dropped[reason]++
+	key := reason + c.Cgroup
+	known := n.named[key] || len(n.named) >= strangersNamed
+	n.named[key] = true
+	n.mu.Unlock()
+	if !known {
+		go n.log.Warn("datagram of a container that is not served dropped", "reason", reason, "pid", from.PID, "uid", from.UID, "cgroup", c.Cgroup)
+	}
+}
+
+// Add makes the service of a container, which need not run yet. Without an address of
+// its own the service hears the node's socket only.
+func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
+	t := &Tenant{node: n}
+	dep.FS, dep.Scope, dep.Stops, dep.CatchUp = n.fs, t, n.sampler, n.catchUp
+	dep.Awaiting, dep.Judged = t.awaits, t.judged
+	s, err := New(cfg, dep)
+	if err != nil {
+		return nil, err
+	}
+	t.Service = s
+	n.mu.Lock()
+	n.tenants[t] = true
+	n.mu.Unlock()
+	s.attend()
+	return t, nil
+}
+
+// Remove ends the service of a container that is no more.
+func (t *Tenant) Remove() {
+	n := t.node
+	t.Ended()
+	n.hearing.Lock()
+	for pid, r := range n.routes {
+		if r.tenant == t {
+			delete(n.routes, pid)
+		}
+	}
+	n.hearing.Unlock()
+	n.mu.Lock()
+	delete(n.tenants, t)
+	n.mu.Unlock()
+	t.Close()
+}
+
+// Created tells which process is the container's first, before it becomes the daemon
+// or at any time later. From here on the container's words are the service's, those
+// that it said already first.
+func (t *Tenant) Created(pid int) error {
+	n := t.node
+	h, err := n.fs.Open(pid)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	t.mu.Lock()
+	known := t.entry == h.ID()
+	t.mu.Unlock()
+	if known {
+		return nil
+	}
+	c, err := n.fs.Container(pid)
+	if err != nil {
+		return err
+	}
+	home, err := n.fs.Home(pid)
+	if err != nil {
+		return err
+	}
+	if c.Holds(n.own) || pid == 1 || pid == n.self {
+		return fmt.Errorf("process %d is in our own cgroup, so nothing tells its container from the host", pid)
+	}
+	if !h.Holds() {
+		return proc.ErrGone
+	}
+	t.bury()
+	cgid, _ := h.CgroupID()
+
+	n.hearing.Lock()
+	defer n.hearing.Unlock()
+	t.leave()
+	t.mu.Lock()
+	t.entry, t.depth, t.ctr, t.oom = h.ID(), len(home.Names), c, time.Time{}
+	t.mu.Unlock()
+	t.gen.Add(1)
+	n.mu.Lock()
+	n.cgroups[c.Cgroup] = held{t, c}
+	clear(n.below)
+	if cgid != 0 && cgid != n.ownID && n.numbers[cgid] == nil { // of version 1 it is the root's for all
+		n.numbers[cgid], t.cgid = t, cgid
+	}
+	n.mu.Unlock()
+	n.deliver(t)
+	return nil
+}
+
+// leave takes the container's cgroup from it.
+func (t *Tenant) leave() {
+	n := t.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cgroups[t.ctr.Cgroup].tenant == t {
+		delete(n.cgroups, t.ctr.Cgroup)
+		clear(n.below)
+	}
+	if t.cgid != 0 && n.numbers[t.cgid] == t {
+		delete(n.numbers, t.cgid)
+	}
+	t.cgid = 0
+}
+
+// bury applies the end of the last main process, if the kernel's word of it is still
+// on its way: the next instance must not be mixed up with it.
+func (t *Tenant) bury() {
+	if h := t.eye.Load(); h != nil && h.Ended() {
+		t.ended(h, lifecycle.Exit{})
+	}
+}
+
+// Started tells that the container's first process has become the daemon, or what
+// starts it: it is the main process until another is named.
+func (t *Tenant) Started(pid int) error {
+	if err := t.Created(pid); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	entry, depth := t.entry, t.depth
+	t.mu.Unlock()
+	h, err := t.node.fs.OpenID(entry)
+	if err != nil {
+		return err
+	}
+	s := t.Service
+	s.hear()
+	defer s.mu.Unlock()
+	if s.cfg.Policy.Expect == lifecycle.ExpectStop && s.cfg.Process == nil && depth > 1 {
+		if home, err := s.dep.FS.Home(pid); err == nil && home.Inner() == 1 && h.Holds() {
+			cmd, _ := s.dep.FS.Cmdline(pid)
+			s.impossible(pid, cmd)
+			s.hopeless = entry
+		}
+	}
+	if s.closed || s.cfg.Process != nil || s.cfg.Policy.Expect == lifecycle.ExpectPIDFile || s.m.Main() != (lifecycle.ProcID{}) {
+		h.Close()
+	} else {
+		s.elected = true
+		s.adopt(h)
+	}
+	s.settle()
+	t.look(s.awaiting)
+	return nil
+}
+
+// Exited tells how the container's first process ended, as its runtime says. What the
+// kernel says of the main process is more exact and stands.
+func (t *Tenant) Exited(pid int, exit lifecycle.Exit) {
+	t.mu.Lock()
+	id := t.entry
+	t.mu.Unlock()
+	if id.PID != pid || pid == 0 {
+		return
+	}
+	s := t.Service
+	s.hear()
+	if !s.closed {
+		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: lifecycle.ProcID(id), Exit: t.judged(exit)})
+		s.settle()
+	}
+	s.mu.Unlock()
+	t.Ended()
+}
+
+// Ended tells that the container does not run any more.
+func (t *Tenant) Ended() {
+	t.look(false)
+	t.node.hearing.Lock()
+	t.leave()
+	t.node.hearing.Unlock()
+	t.mu.Lock()
+	t.entry = proc.ID{}
+	t.mu.Unlock()
+	t.gen.Add(1)
+}
+
+// oomSpan is how far apart the word that memory ran out and that of the end may come.
+const oomSpan = 10 * time.Second
+
+// OutOfMemory tells that the kernel has killed in the container for want of memory.
+func (t *Tenant) OutOfMemory() {
+	now := time.Now()
+	t.mu.Lock()
+	t.oom = now
+	t.mu.Unlock()
+	s := t.Service
+	s.hear()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.tell("oom", "the container ran out of memory, and the kernel killed in it")
+	if x := s.m.LastExit(); x != nil && x.Signal == int(unix.SIGKILL) && now.Sub(x.At) < oomSpan {
+		exit := x.Exit
+		exit.OOM = true
+		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: x.Who, Exit: exit})
+	}
+}
+
+// judged is an exit with what is known of the memory.
+func (t *Tenant) judged(exit lifecycle.Exit) lifecycle.Exit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	exit.OOM = exit.Signal == int(unix.SIGKILL) && !t.oom.IsZero() && time.Since(t.oom) < oomSpan
+	return exit
+}
+
+// Member implements Scope: the container's first process and its descendants, also
+// those that process 1 of the container's PID namespace has adopted. What exec brought
+// in is none of them.
+func (t *Tenant) Member(pid int) bool {
+	t.mu.Lock()
+	entry, depth, ctr := t.entry, t.depth, t.ctr
+	t.mu.Unlock()
+	if entry.PID == 0 || pid <= 1 || pid == t.node.self {
+		return false
+	}
+	if c, err := t.node.fs.Cgroup(pid); err != nil || !ctr.Holds(c) {
+		return false
+	}
+	st, err := t.node.fs.Stat(pid)
+	for range 1024 {
+		if err != nil || st.Kernel() {
+			return false
+		}
+		if st.ID() == entry {
+			return true
+		}
+		if st.PPID <= 1 {
+			return false
+		}
+		if depth > 1 {
+			if names, err := t.node.fs.NSpid(st.PPID); err == nil && len(names) == depth && names[depth-1] == 1 && st.PPID != entry.PID {
+				return true
+			}
+		}
+		st, err = above(t.node.fs, st)
+	}
+	return false
+}
+
+// Entry implements Scope.
+func (t *Tenant) Entry(pid int) (int, bool) {
+	if !t.Member(pid) {
+		return 0, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.entry.PID, true
+}
+
+// Generation implements Scope. It is never 0.
+func (t *Tenant) Generation() uint64 { return t.gen.Load() + 1 }
+
+// awaits is told, under the service's lock, whether a process or a stop matters.
+func (t *Tenant) awaits(yes bool) {
+	t.mu.Lock()
+	runs := t.entry.PID != 0
+	t.mu.Unlock()
+	t.look(yes && runs)
+}
+
+// look begins or ends looking out for the container's processes. Most containers
+// have nothing that would have to be looked for: what speaks is heard.
+func (t *Tenant) look(yes bool) {
+	if e := t.Service; e != nil { // nil while it is made
+		x := e.cfg.Policy.Expect
+		yes = yes && (x == lifecycle.ExpectStop || x == lifecycle.ExpectAuto || e.cfg.Process != nil)
+	} else {
+		yes = false
+	}
+	n := t.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if yes == t.seeking {
+		return
+	}
+	t.seeking = yes
+	if yes {
+		n.seeking++
+	} else {
+		n.seeking--
+	}
+	switch {
+	case yes: // anew: it has not been offered what others saw arrive
+		n.sampler.Seek(n.newest.Read, n.arrived)
+	case n.seeking == 0:
+		n.sampler.Rest()
+	}
+}
+
+// arrived is told of pid numbers that may be new. Only processes of containers that
+// wait for one are looked at further.
+func (n *Node) arrived(from, to int, all bool) {
+	var pids []int
+	if all {
+		pids, _ = n.fs.Pids()
+	} else {
+		for pid := from; pid < to; pid++ {
+			pids = append(pids, pid)
+		}
+	}
+	for _, pid := range pids {
+		st, err := n.fs.Stat(pid)
+		if err != nil || st.Kernel() || pid == n.self {
+			continue
+		}
+		c, err := n.fs.Cgroup(pid)
+		if err != nil || c.Cgroup == n.own.Cgroup {
+			continue
+		}
+		if t := n.holder(c); t != nil && n.seeks(t) {
+			t.offer(st)
+		}
+	}
+}
+
+func (n *Node) seeks(t *Tenant) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return t.seeking
+}
+
+// offer is told of a process that is new in the container, or may have become
+// something else since.
+func (t *Tenant) offer(st proc.Stat) {
+	s := t.Service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.awaiting || !t.Member(st.PID) {
+		return
+	}
+	if s.cfg.Process != nil && s.m.Main() == (lifecycle.ProcID{}) {
+		if cmd, err := s.dep.FS.Cmdline(st.PID); err == nil && s.cfg.Process.MatchString(cmd) {
+			if h, err := s.dep.FS.OpenID(st.ID()); err == nil {
+				s.elected = true
+				s.adopt(h)
+			}
+		}
+	}
+	if s.m.AwaitsStop(s.now()) && (s.sampled < sampledMost || st.State.Stopped()) {
+		if p := s.meetID(st.ID()); p != nil && !p.sampled {
+			s.judgeMember(p)
+			s.sample(p)
+		}
+	}
+	s.settle()
+}
+
+// report is told of stops by the sampler.
+func (n *Node) report(x stopwatch.Transition) {
+	for _, t := range n.all() {
+		if t.samples(x.Who) {
+			t.Observe(x)
+		}
+	}
+}
+
+// attend is Serve for a service without a socket of its own: nothing of it runs while
+// nothing happens.
+func (s *Service) attend() {
+	s.queue.demand()
+	s.listening(true)
+	s.reconsider()
+}

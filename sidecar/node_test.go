@@ -1,0 +1,309 @@
+package sidecar
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/internal/testdaemon"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// host is a Node that runs in this test process, and containers of our own making.
+type host struct {
+	*testing.T
+	*Node
+	log *logBuffer
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("missing uid 0, to make cgroups and PID namespaces; run as root")
+	}
+	log := &logBuffer{}
+	dir, err := os.MkdirTemp("", "pn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	n, err := NewNode(proc.Proc, filepath.Join(dir, "notify"), 0o666, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", log)
+		}
+	})
+	return &host{t, n, log}
+}
+
+// serve is a container that is served, and not started.
+func (h *host) serve(name string, change func(*Config)) *lodger {
+	h.Helper()
+	cfg := Config{Name: name, Policy: lifecycle.DefaultPolicy(), KillSignal: unix.SIGTERM}
+	cfg.Policy.Expect = lifecycle.ExpectNotify
+	if change != nil {
+		change(&cfg)
+	}
+	t, err := h.Add(cfg, Deps{Log: slog.New(slog.NewTextHandler(h.log, nil))})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return &lodger{bench{T: h.T, Service: t.Service, log: h.log}, t, h, newCgroup(h.T)}
+}
+
+// lodger is one container.
+type lodger struct {
+	bench
+	ctr    *Tenant
+	host   *host
+	cgroup string
+}
+
+// run starts a process in the container: its first, with a PID namespace of its own,
+// or one that exec brings in, in ours.
+func (l *lodger) run(below bool, script string, env ...string) *exec.Cmd {
+	l.Helper()
+	dir, err := os.Open(l.cgroup)
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := testdaemon.Command(script, append(env, "NOTIFY_SOCKET="+l.host.Env(), "GORACE=atexit_sleep_ms=0")...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if below {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+	}
+	if err := cmd.Start(); err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
+}
+
+// start is run for the first process, told of.
+func (l *lodger) start(script string, env ...string) int {
+	l.Helper()
+	cmd := l.run(true, script, env...)
+	if err := l.ctr.Started(cmd.Process.Pid); err != nil {
+		l.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+// newCgroup is a cgroup in the unified hierarchy.
+func newCgroup(t *testing.T) string {
+	t.Helper()
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		mount, fs, _ := strings.Cut(s.Text(), " - ")
+		if fields := strings.Fields(mount); strings.HasPrefix(fs, "cgroup2 ") && len(fields) > 4 {
+			dir, err := os.MkdirTemp(fields[4], "podnotify-test-")
+			if err != nil {
+				continue
+			}
+			t.Cleanup(func() { // busy until its last process is reaped
+				for end := time.Now().Add(30 * time.Second); os.Remove(dir) != nil && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+			})
+			return dir
+		}
+	}
+	t.Skip("missing a cgroup file system of version 2 to write to; mount one")
+	return ""
+}
+
+func (l *lodger) dropped(reason string) uint64 { return l.Look().Facts.Dropped[reason] }
+
+// TestNodeTells: one socket, and each container's words are its own.
+func TestNodeTells(t *testing.T) {
+	h := newHost(t)
+	a, b := h.serve("a", nil), h.serve("b", nil)
+	pid := a.start(`send READY=1\nSTATUS=a; wait`)
+	b.start(`send STATUS=b; wait`)
+	a.phase(lifecycle.Ready)
+	b.until("heard", func(s *lifecycle.Snapshot) bool { return s.Status == "b" })
+	if s := a.Look(); s.Main.PID != pid || s.Facts.InnerPID != 1 || s.Status != "a" {
+		t.Errorf("main process %v, called %d, says %q; want %d", s.Main, s.Facts.InnerPID, s.Status, pid)
+	}
+	if b.ready() {
+		t.Error("b is ready because a is")
+	}
+
+	// The next instance, of the same service.
+	a.Kill(unix.SIGKILL)
+	a.phase(lifecycle.Gone)
+	if x := a.Look().LastExit; x.Reason != "killed" && x.Known {
+		t.Errorf("it %v: %s", x, x.Reason)
+	}
+	a.ctr.Ended()
+	a.start(`send READY=1; wait`)
+	a.phase(lifecycle.Ready)
+	if s := a.Look(); s.Respawns != 1 {
+		t.Errorf("%d respawns", s.Respawns)
+	}
+}
+
+// TestNodeEarly: what a daemon says before its runtime's word of it has come is kept,
+// barrier and all.
+func TestNodeEarly(t *testing.T) {
+	h := newHost(t)
+	a, b := h.serve("a", nil), h.serve("b", nil)
+	mark := filepath.Join(t.TempDir(), "mark")
+	cmd := a.run(true, `send READY=1\nSTATUS=early; barrier; touch `+mark+`; wait`)
+	h.eventually("the word is kept", func() bool {
+		h.hearing.Lock()
+		defer h.hearing.Unlock()
+		return len(h.letters) == 2
+	})
+	if _, err := os.Stat(mark); err == nil || a.Look().Phase != lifecycle.Absent || b.Look().Phase != lifecycle.Absent {
+		t.Fatal("somebody has heard it")
+	}
+	if err := a.ctr.Started(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if s := a.Look(); s.Phase != lifecycle.Ready || s.Status != "early" {
+		t.Errorf("%v, status %q", s.Phase, s.Status)
+	}
+	h.eventually("the barrier is released", func() bool { _, err := os.Stat(mark); return err == nil })
+}
+
+func (h *host) eventually(what string, ok func() bool) {
+	h.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			h.Fatalf("not within half a minute: %s", what)
+		}
+	}
+}
+
+// TestNodeMainPID: MAINPID is the container's own number, and only of its own.
+func TestNodeMainPID(t *testing.T) {
+	h := newHost(t)
+	a, b := h.serve("a", nil), h.serve("b", nil)
+	a.start(`spawn ignore|wait; send MAINPID=$CHILD\nREADY=1; wait`)
+	s := a.phase(lifecycle.Ready)
+	names, err := proc.Proc.NSpid(s.Main.PID)
+	if err != nil || len(names) < 2 || names[len(names)-1] == 1 || s.Facts.InnerPID != names[len(names)-1] {
+		t.Errorf("main process %v is called %v, %v; shown as %d", s.Main, names, err, s.Facts.InnerPID)
+	}
+	// b has no process of that number. a has, and so has the host.
+	first := b.start(fmt.Sprintf(`send MAINPID=%d\nSTATUS=1; send MAINPID=%d\nSTATUS=2; send MAINPID=%d\nSTATUS=3; send MAINPID=1\nREADY=1\nSTATUS=4; wait`,
+		names[len(names)-1], s.Main.PID, os.Getpid()))
+	s = b.until("all is said", func(s *lifecycle.Snapshot) bool { return s.Status == "4" })
+	if s.Main.PID != first || s.Facts.Dropped["bad-MAINPID"] != 3 || s.Phase != lifecycle.Ready {
+		t.Errorf("main process %v, want %d; %v", s.Main, first, s.Facts.Dropped)
+	}
+}
+
+// TestNodeExec: what exec brings into a container speaks for nobody.
+func TestNodeExec(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	a.start("wait")
+	a.run(false, `send READY=1; barrier`).Wait()
+	if n := a.dropped(dropStranger); n != 1 || a.ready() {
+		t.Errorf("dropped %d, ready %v", n, a.ready())
+	}
+}
+
+// TestNodeOutOfMemory: whichever word comes first.
+func TestNodeOutOfMemory(t *testing.T) {
+	h := newHost(t)
+	for _, early := range []bool{true, false} {
+		a := h.serve("a", nil)
+		pid := a.start("send READY=1; wait")
+		a.phase(lifecycle.Ready)
+		if early {
+			a.ctr.OutOfMemory()
+		}
+		a.Kill(unix.SIGKILL)
+		a.phase(lifecycle.Gone)
+		a.ctr.Exited(pid, lifecycle.Exit{Known: true, Signal: 9})
+		if !early {
+			a.ctr.OutOfMemory()
+		}
+		s := a.until("known", func(s *lifecycle.Snapshot) bool { return s.LastExit != nil && s.LastExit.OOM })
+		if c, _ := s.Failing(a.Policy(), lifecycle.Readyz, nil); s.LastExit.Reason != "oom-killed" || !strings.Contains(c.Reason, "for want of memory") {
+			t.Errorf("early %v: %s, %s", early, s.LastExit.Reason, c.Reason)
+		}
+		a.ctr.Remove()
+	}
+}
+
+// TestNodeStops: expect stop works but for process 1 of a PID namespace, which says why.
+func TestNodeStops(t *testing.T) {
+	h := newHost(t)
+	stops := func(c *Config) { c.Policy.Expect = lifecycle.ExpectStop }
+	a, b := h.serve("a", stops), h.serve("b", stops)
+	first := a.start("stop; wait")
+	c, no := a.Look().Failing(a.Policy(), lifecycle.Readyz, nil)
+	if want := fmt.Sprintf("process %d", first); !no || !strings.Contains(c.Reason, want) || !strings.Contains(c.Reason, "PID 1 of its PID namespace") {
+		t.Errorf("it says %q", c.Reason)
+	}
+	b.start("spawn stop|wait; wait")
+	s := b.phase(lifecycle.Ready)
+	if s.Facts.InnerPID == 1 {
+		t.Errorf("main process %v", s.Main)
+	}
+	h.eventually("nothing is looked out for", func() bool {
+		h.Node.mu.Lock()
+		defer h.Node.mu.Unlock()
+		return h.seeking == 1 // a's
+	})
+}
+
+// TestNodeMany: containers that say nothing cost nothing that runs.
+func TestNodeMany(t *testing.T) {
+	h := newHost(t)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	had := runtime.NumGoroutine()
+	const many = 1000
+	var all []*Tenant
+	for i := range many {
+		cfg := Config{Name: fmt.Sprint("c", i), Policy: lifecycle.DefaultPolicy()}
+		x, err := h.Add(cfg, Deps{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, x)
+	}
+	h.eventually("no goroutine is for one of them", func() bool { return runtime.NumGoroutine() <= had })
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	t.Logf("%d bytes each", int(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse)/many)
+	for _, x := range all {
+		x.Look()
+	}
+}
