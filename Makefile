@@ -1,6 +1,8 @@
 # make run     builds podnotify and shows it on a real daemon
 # make test    all tests; installs the Debian packages they need, when it may
 # make test-cri  podnotify in pods that a real containerd makes; root, a minute
+# make test-charts  lints, renders and validates the charts and the manifests of the examples; the first time it builds for minutes
+# make helm    builds the helm that the charts are tested with
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
 # make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   benchmarks
@@ -58,6 +60,25 @@ test: deps
 test-cri:
 	@sh test/e2e/deps.sh
 	cd test/e2e && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test -timeout 15m ./machine ./pod
+
+# What is built once and kept: outside the clone, by version.
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/podnotify
+HELM  = $(CACHE)/helm-v3.22.0/helm
+.PHONY: test-charts helm
+
+# A module of its own, because it links much of Kubernetes.
+test-charts:
+	$(GO) test ./charts
+	cd test/charts && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test -timeout 20m ./...
+
+helm: $(HELM)
+
+# What helm template and helm lint take the cluster for, when there is none.
+HELM_LDFLAGS  = -s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0
+HELM_LDFLAGS += $(foreach p,chartutil lint/rules,$(foreach v,Major=1 Minor=34,-X helm.sh/helm/v3/pkg/$(p).k8sVersion$(v)))
+
+$(HELM):
+	cd test/charts && $(GO) build -o $@ -ldflags '$(HELM_LDFLAGS)' helm.sh/helm/v3/cmd/helm
 
 lint:
 	@sh hack/lint.sh
