@@ -163,10 +163,10 @@ func (s *Service) act(a lifecycle.Action) {
 		}
 		return
 	case lifecycle.RestartPod:
-		s.say(slog.LevelWarn, "asking for a restart of the pod", "because", "respawn.mode is pod")
-		if s.dep.RestartPod != nil {
-			s.queue.add(s.dep.RestartPod)
-		}
+		s.hold(s.restartPod)
+		return
+	case lifecycle.AskReload:
+		s.hold(func(error) { s.queue.add(s.askReload) })
 		return
 	case lifecycle.RestartContainer:
 		s.restartContainer(a.Who)
@@ -197,26 +197,59 @@ func (s *Service) act(a lifecycle.Action) {
 	}
 }
 
-// signal sends a signal to a held process, once. A refusal becomes news.
+// signal sends a signal to a held process, once, when what led to it is on file. A
+// refusal becomes news.
 func (s *Service) signal(p *person, sig unix.Signal) {
 	h := p.h
-	s.queue.add(func() {
-		err := h.Signal(sig)
-		s.log.Debug("signal sent", "pid", p.id.PID, "signal", unix.SignalName(sig), "error", err)
-		if err == nil {
-			return
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.closed || h.Ended() {
-			return
-		}
-		if !h.Permitted() {
-			s.denied(p)
-		} else {
-			s.warn("signal", err.Error())
-		}
-	})
+	s.hold(func(error) { s.queue.add(func() { s.send(p, h, sig) }) })
+}
+
+// send is signal when its turn has come.
+func (s *Service) send(p *person, h *proc.Handle, sig unix.Signal) {
+	err := h.Signal(sig)
+	s.log.Debug("signal sent", "pid", p.id.PID, "signal", unix.SignalName(sig), "error", err)
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || h.Ended() {
+		return
+	}
+	if !h.Permitted() {
+		s.denied(p)
+	} else {
+		s.warn("signal", err.Error())
+	}
+}
+
+// restartPod is done once for an instance, and so not without a note of it: the
+// podnotify that comes back would do it again, for ever.
+func (s *Service) restartPod(err error) {
+	if err != nil && s.mem.file != nil {
+		s.warn("pod", "the pod is not restarted, because it cannot be noted that it was: "+err.Error())
+		return
+	}
+	s.say(slog.LevelWarn, "asking for a restart of the pod", "because", "respawn.mode is pod")
+	if s.dep.RestartPod != nil {
+		s.queue.add(s.dep.RestartPod)
+	}
+}
+
+// askReload is policy.unknown: reload. A daemon that does not catch the signal
+// would be ended by it.
+func (s *Service) askReload() {
+	h := s.eye.Load()
+	if h == nil {
+		return
+	}
+	if ok, err := s.dep.FS.Catches(h.ID().PID, s.cfg.ReloadSignal); err == nil && !ok {
+		s.log.Warn("cannot ask the daemon where it stands: it would be ended by signals.reload", "pid", h.ID().PID)
+		return
+	}
+	if err := s.Reload(); err != nil {
+		s.log.Warn("cannot ask the daemon where it stands", "error", err)
+	}
 }
 
 // sample has the stops of p seen, if nobody else sees them.

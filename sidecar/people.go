@@ -203,7 +203,7 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	s.eye.Store(nil)
 	s.stale.Store(true)
 	if id == (lifecycle.ProcID{}) {
-		s.left = uptime()
+		s.left = proc.Uptime()
 		time.AfterFunc(afterlife, func() { s.arrived(nil) })
 		return
 	}
@@ -213,7 +213,10 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 		return
 	}
 	s.main = p
-	s.entry = proc.ID{}
+	s.entry, s.box = proc.ID{}, proc.Container{}
+	if id.PID > 0 {
+		s.box, _ = s.dep.FS.Container(id.PID)
+	}
 	if s.dep.Scope != nil && !s.dep.Parent {
 		if pid, ok := s.dep.Scope.Entry(id.PID); ok {
 			if st, err := s.dep.FS.Stat(pid); err == nil {
@@ -258,16 +261,9 @@ func (s *Service) describe(p *person) {
 // is 100 on every architecture that Go runs on.
 const clockTick = time.Second / 100
 
-// uptime is the time since boot.
-func uptime() time.Duration {
-	var up unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) // fails for unknown clocks only
-	return time.Duration(up.Nano())
-}
-
 // startTime turns clock ticks since boot into the time of day.
 func startTime(ticks uint64, now time.Time) time.Time {
-	return now.Add(time.Duration(ticks)*clockTick - uptime()).Round(clockTick)
+	return now.Add(time.Duration(ticks)*clockTick - proc.Uptime()).Round(clockTick)
 }
 
 // judgeStop finds out whether a stop of p could be seen at all: the kernel

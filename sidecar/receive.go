@@ -62,6 +62,8 @@ func (s *Service) Packet(p *notify.Packet) {
 		// it, everything is ignored (systemd does the same).
 		if !m.BarrierOnly() || len(p.FDs) != 1 {
 			s.drop1("barrier", p.From)
+		} else if s.holdBarrier(p.FDs[0]) {
+			p.TakeFDs()
 		}
 		return
 	}

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -78,6 +79,8 @@ type Deps struct {
 	Start func()
 	// RestartPod is called likewise when the whole pod is to be restarted.
 	RestartPod func()
+	// Journal keeps what is known over a restart of podnotify; nil: nothing is kept.
+	Journal *journal.File
 	// Awaiting is called when the service begins or ceases to wait for a process
 	// or a stop. It must not call back.
 	Awaiting func(bool)
@@ -103,7 +106,8 @@ type Service struct {
 	eye   atomic.Pointer[proc.Handle] // the main process, for a look at its state
 	alive atomic.Bool                 // the receiver runs
 
-	stopped atomic.Bool // the main process is known to be stopped
+	stopped atomic.Bool            // the main process is known to be stopped
+	told    atomic.Pointer[string] // the journal's trouble, in the last snapshot
 
 	mu        sync.Mutex
 	m         *lifecycle.Machine
@@ -132,6 +136,10 @@ type Service struct {
 	gate      context.CancelFunc // ends the knocking at the gate
 	queue     effects
 	give      func(lifecycle.Event) // apply, as a value made once
+	mem       memory
+	box       proc.Container // of the main process
+	blind     bool           // the main process before was one that cannot be found again
+	since     uint64         // when the socket was bound, clock ticks since boot
 	ends      sync.WaitGroup
 }
 
@@ -155,6 +163,8 @@ func New(cfg Config, dep Deps) (*Service, error) {
 		return nil, ErrNoPidfd
 	}
 	s.ln = ln
+	s.since = uint64(proc.Uptime() / clockTick)
+	s.recall()
 	return s, nil
 }
 
@@ -183,6 +193,7 @@ func newService(cfg Config, dep Deps) *Service {
 	s.give = s.apply
 	s.store = newFDStore(cfg.FDStoreMax)
 	s.stale.Store(true)
+	s.mem.file = dep.Journal
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
@@ -269,6 +280,8 @@ func (s *Service) Close() {
 	for _, p := range s.people {
 		s.drop(p)
 	}
+	s.release(&s.mem.held, nil)
+	s.release(&s.mem.later, nil)
 	s.mu.Unlock()
 	if s.ln != nil {
 		s.ln.Close()
@@ -306,6 +319,10 @@ func (s *Service) catchUp() { _, _ = s.drain(backlog) }
 func (s *Service) apply(e lifecycle.Event) {
 	now := s.now()
 	from, exit := s.m.Phase(), s.m.LastExit()
+	switch e.Kind {
+	case lifecycle.Found, lifecycle.MainPID:
+		e.Missed = s.missed(e.Who)
+	}
 	actions := s.m.Apply(e, now)
 	if s.m.Phase() == lifecycle.Gone && from != lifecycle.Gone {
 		s.gone() // before it is started again
@@ -318,6 +335,7 @@ func (s *Service) apply(e lifecycle.Event) {
 		s.transition(from, to, e)
 		if from == lifecycle.Absent || from == lifecycle.Gone {
 			s.access = s.cfg.Access // NOTIFYACCESS= was the last instance's
+			s.facts.Adopted = false
 			s.begun = s.m.Main().Start
 		}
 		if to == lifecycle.Ready && s.main != nil {
@@ -341,9 +359,12 @@ func (s *Service) settle() {
 		s.setMain(id)
 	}
 	s.stopped.Store(s.m.Halted())
-	if d, ok := s.m.Deadline(); ok && (s.armed.IsZero() || d.Before(s.armed)) {
-		s.armed = d
-		s.timer.Reset(d.Sub(s.now()))
+	s.remember()
+	if d, ok := s.m.Deadline(); ok {
+		s.arm(d)
+	}
+	if d := s.mem.due; !d.IsZero() {
+		s.arm(d)
 	}
 	s.watchPIDFile()
 	a := s.awaits()
@@ -358,6 +379,14 @@ func (s *Service) settle() {
 		if s.dep.Awaiting != nil {
 			s.dep.Awaiting(a)
 		}
+	}
+}
+
+// arm has the timer go off at d at the latest.
+func (s *Service) arm(d time.Time) {
+	if s.armed.IsZero() || d.Before(s.armed) {
+		s.armed = d
+		s.timer.Reset(d.Sub(s.now()))
 	}
 }
 
@@ -397,11 +426,22 @@ func (s *Service) tick() {
 // is seen here, when it matters, and costs nothing before.
 func (s *Service) Look() *lifecycle.Snapshot {
 	s.peek()
-	if !s.stale.Load() {
+	if !s.stale.Load() && s.trouble() == s.told.Load() {
 		return s.snap.Load()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.mem.writing {
+		return s.snap.Load()
+	}
+	n := s.snapshot()
+	s.snap.Store(n)
+	s.stale.Store(false) // last: who finds it false, without the lock, loads this one
+	return n
+}
+
+// snapshot is what is known now. The lock is held.
+func (s *Service) snapshot() *lifecycle.Snapshot {
 	n := s.m.Snapshot()
 	n.Facts = s.facts
 	n.Facts.UnknownKeys = maps.Clone(s.facts.UnknownKeys)
@@ -415,8 +455,10 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	if n.Errno != 0 {
 		n.Facts.ErrnoName = notify.ErrnoName(n.Errno)
 	}
-	s.snap.Store(&n)
-	s.stale.Store(false) // last: who finds it false, without the lock, loads this one
+	t := s.trouble()
+	if s.told.Store(t); t != nil {
+		n.Facts.Warnings = append(n.Facts.Warnings, *t)
+	}
 	return &n
 }
 

@@ -407,7 +407,7 @@ func (s *Service) elect(sc *scope) {
 // that is not long ago. Where it was a container's entry process, what has no
 // parent and is older was brought in by exec, and is no new instance.
 func (s *Service) leftovers() uint64 {
-	if uptime()-s.left > afterlife {
+	if proc.Uptime()-s.left > afterlife {
 		return 0
 	}
 	return uint64(s.left / clockTick)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/supervise"
 	"github.com/podnotify/podnotify/sidecar"
@@ -38,6 +39,15 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 		return 1, err
 	}
 	warnClosed(log, c.Name, closed)
+	state, err := journal.Open(dir.state(), proc.Proc, log)
+	if err != nil {
+		return 1, err
+	}
+	defer state.Close()
+	kept := state.File(c.Name)
+	if err := orphaned(kept, log); err != nil {
+		return 1, err
+	}
 	family, err := sidecar.NewFamily(proc.Proc)
 	if err != nil {
 		return 1, err
@@ -49,7 +59,9 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	defer a.close()
 
 	turns := make(chan supervise.Turn, 4)
+	a.degraded = degraded(state)
 	deps := family.Deps(log)
+	deps.Journal = kept
 	var service *sidecar.Service
 	deps.Gone = func(x lifecycle.LastExit, again bool) { turns <- supervise.Turn{Exit: told(service, x), Again: again} }
 	deps.Start = func() { turns <- supervise.Turn{Start: true} }
@@ -85,10 +97,38 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 		}
 		return err
 	})
-	if err := g.Wait(); err != nil {
+	err = g.Wait()
+	if service.Look().Main == (lifecycle.ProcID{}) { // it is all over
+		state.Close()
+		kept.Remove()
+	}
+	if err != nil {
 		return 1, err
 	}
 	return code, nil
+}
+
+// orphaned refuses to start a daemon beside the one that an earlier podnotify run
+// has left behind: it cannot become that one's parent again.
+func orphaned(kept *journal.File, log *slog.Logger) error {
+	r, err := kept.Read()
+	if err != nil {
+		log.Warn(err.Error())
+	}
+	if r == nil {
+		return nil
+	}
+	world, h := kept.Look(proc.Proc, r)
+	if h == nil {
+		return nil
+	}
+	defer h.Close()
+	if r.Judge(world, r.State.Expect) != journal.Proven {
+		return nil
+	}
+	cmd, _ := proc.Proc.Cmdline(r.Main.PID)
+	return fmt.Errorf("cannot start service %s: process %d (%s) of the last podnotify still runs; end it first (kill %d), or name another directory with --run-dir",
+		r.Service, r.Main.PID, cmd, r.Main.PID)
 }
 
 // told is how the main process ended. One that was not our child is reaped by

@@ -74,6 +74,8 @@ func warnClosed(log *slog.Logger, service, closed string) {
 
 func (d *runDir) control() string { return filepath.Join(d.path, "control") }
 
+func (d *runDir) state() string { return filepath.Join(d.path, "state") }
+
 func (d *runDir) close() { d.lock.Close() }
 
 // bare is the reason without the operation and path that os puts around it.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/control"
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/metrics"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar"
@@ -33,6 +34,7 @@ type answers struct {
 	port     net.Listener
 	control  net.Listener
 	log      *slog.Logger
+	degraded func() map[string]bool // our own troubles, by name
 }
 
 func listen(address string, dir *runDir, log *slog.Logger) (*answers, error) {
@@ -59,6 +61,11 @@ func reason(err error) error {
 	return err
 }
 
+// degraded names podnotify's own troubles for podnotify_degraded.
+func degraded(state *journal.Dir) func() map[string]bool {
+	return func() map[string]bool { return map[string]bool{"state": state.Trouble() != nil} }
+}
+
 func (a *answers) healthy() error {
 	for _, s := range a.services {
 		if err := s.Healthy(); err != nil {
@@ -75,7 +82,7 @@ func (a *answers) serve(ctx context.Context) error {
 	for i, s := range a.services {
 		sources[i], counted[i] = s, s
 	}
-	registry := metrics.New(metrics.Config{Services: func() []metrics.Source { return counted }, Version: version})
+	registry := metrics.New(metrics.Config{Services: func() []metrics.Source { return counted }, Degraded: a.degraded, Version: version})
 	handler := probes.Handler(probes.Config{Services: sources, Healthy: a.healthy, Metrics: metrics.Handler(registry)})
 	server := probes.Server(handler)
 	verbs := control.Verbs{"prestop": a.prestop, "reload": a.reload, "stop": a.stop, "respawn": a.respawn, "kill": a.kill}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/sidecar"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -37,6 +38,12 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer a.close()
+	state, err := journal.Open(dir.state(), proc.Proc, log)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	a.degraded = degraded(state)
 	restart := make(chan struct{}, 1)
 	for _, c := range cfg.Services {
 		closed, err := dir.serviceDir(c.Address)
@@ -45,6 +52,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		}
 		warnClosed(log, c.Name, closed)
 		deps := world.Deps(c, log)
+		deps.Journal = state.File(c.Name)
 		deps.RestartPod = func() {
 			select {
 			case restart <- struct{}{}:
@@ -83,7 +91,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 				return nil
 			case sig := <-signals:
 				if sig == unix.SIGHUP {
-					log.Warn("cannot reload the configuration; a restart applies it, but then readiness is unknown until the daemon speaks")
+					log.Warn("cannot reload the configuration; a restart applies it, and what daemons have said is kept")
 					continue
 				}
 				log.Info("going down", "signal", unix.SignalName(sig.(unix.Signal)))

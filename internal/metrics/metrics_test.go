@@ -50,7 +50,7 @@ func full() *fake {
 	return &fake{name: "redis", policy: lifecycle.DefaultPolicy(), look: lifecycle.Snapshot{
 		Phase: lifecycle.Ready, Main: lifecycle.ProcID{PID: 17, Start: 1}, Started: true, Triggered: true,
 		StartedAt: epoch, ReadyAt: epoch.Add(1500 * time.Millisecond), Errno: 2, Deniable: true,
-		Respawned: [...]int{lifecycle.WhyEnded: 3, lifecycle.WhyWatchdog: 2, lifecycle.WhyAsked: 1},
+		Respawned: [...]int{lifecycle.WhyEnded: 3, lifecycle.WhyWatchdog: 2, lifecycle.WhyAsked: 1, lifecycle.WhyUnknown: 0},
 		Facts: lifecycle.Facts{
 			Datagrams: 7, Pings: 4,
 			UnknownKeys: map[string]uint64{"X_EVIL\"\n": 2, "X_FOO": 3},
@@ -87,6 +87,7 @@ podnotify_respawns_total{reason="asked",service="redis"} 1
 podnotify_respawns_total{reason="ended",service="redis"} 3
 podnotify_respawns_total{reason="start-timeout",service="redis"} 0
 podnotify_respawns_total{reason="stop-timeout",service="redis"} 0
+podnotify_respawns_total{reason="unknown",service="redis"} 0
 podnotify_respawns_total{reason="watchdog",service="redis"} 2
 podnotify_signal_permitted{service="redis"} 1
 podnotify_started{service="redis"} 1

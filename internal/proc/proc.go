@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -166,6 +167,19 @@ func (f FS) Uids(pid int) (real, effective, saved uint32, err error) {
 	return ids[0], ids[1], ids[2], nil
 }
 
+// Catches reports whether process pid has a handler for a signal.
+func (f FS) Catches(pid int, sig unix.Signal) (bool, error) {
+	fields, err := f.status(pid, "SigCgt:")
+	if err != nil || len(fields) != 1 || sig < 1 {
+		return false, err
+	}
+	mask, err := strconv.ParseUint(fields[0], 16, 64)
+	if err != nil {
+		return false, fmt.Errorf("cannot read status of process %d: signal mask %q is no number", pid, fields[0])
+	}
+	return mask>>(sig-1)&1 == 1, nil
+}
+
 // NSpid returns the numbers of process pid in every PID namespace it is visible
 // in, ours first, its own last. One number means that it lives in our namespace.
 func (f FS) NSpid(pid int) ([]int, error) {
@@ -209,6 +223,14 @@ func (f FS) BootID() (string, error) {
 		return "", fmt.Errorf("cannot read boot id: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
+}
+
+// Uptime is the time since boot (CLOCK_BOOTTIME), in which the kernel tells when
+// a process started.
+func Uptime() time.Duration {
+	var up unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) // fails for unknown clocks only
+	return time.Duration(up.Nano())
 }
 
 // Newest reads the number most lately given to a process or thread of our own

@@ -48,12 +48,13 @@ const (
 	Stopped                  // Who was seen stopped by a signal (state T)
 	Continued                // Who was seen running after a stop
 	Ended                    // Who ended, as Exit tells
-	StopAsked                // podnotify sends or forwards a termination; Number 1: and kills after the stop time-out
+	StopAsked                // podnotify sends or forwards a termination; Number as Killing and Leaving say
 	RespawnAsked             // somebody wants the service respawned
 	ReloadAsked              // podnotify sends signals.reload; Number is CLOCK_MONOTONIC in microseconds
 	Forked                   // Who was left behind by its parent; Number is how many forks away from CMD it is
 	PIDFileRead              // the PID file names Who
 	Timer                    // a deadline may have passed
+	Resumed                  // podnotify was restarted, and Who, the main process it knew, lives on
 
 	Status        // STATUS=Text
 	Errno         // ERRNO=Number
@@ -72,7 +73,7 @@ const (
 
 var kindNames = [kinds]string{
 	"process found", "READY=1", "RELOADING=1", "STOPPING=1", "MAINPID=", "stop seen", "continue seen", "end seen",
-	"stop asked", "respawn asked", "reload asked", "fork followed", "PID file read", "deadline", "STATUS=", "ERRNO=", "BUSERROR=", "VARLINKERROR=", "WATCHDOG=1", "WATCHDOG=trigger",
+	"stop asked", "respawn asked", "reload asked", "fork followed", "PID file read", "deadline", "podnotify restarted", "STATUS=", "ERRNO=", "BUSERROR=", "VARLINKERROR=", "WATCHDOG=1", "WATCHDOG=trigger",
 	"WATCHDOG_USEC=", "EXTEND_TIMEOUT_USEC=", "RESTART_RESET=1", "gate opened", "signal denied", "signal permitted",
 }
 
@@ -89,13 +90,22 @@ type Event struct {
 	Named bool // the same datagram named the main process: its words count even from the process replaced
 	// Number is the value of ERRNO and of what the kinds say. For RELOADING=1 it is
 	// MONOTONIC_USEC, 0 if there was none.
-	Owes   bool // Stopped: it was started with UPSTART_JOB
+	Owes bool // Stopped: it was started with UPSTART_JOB
+	// Missed: it may have happened or begun while nobody listened. A process found
+	// may have spoken by then, and of one that ended nobody can say when.
+	Missed bool
 	Job    bool // Stopped: by job control (TSTP, TTIN, TTOU), which says nothing about readiness
 	Number int64
 	Span   time.Duration
 	Text   []byte // valid during Apply only
 	Exit   Exit
 }
+
+// Values of Number for StopAsked.
+const (
+	Killing = 1 // and it is killed after the stop time-out
+	Leaving = 2 // only because podnotify itself goes down
+)
 
 // Exit says how a process ended.
 type Exit struct {
@@ -122,6 +132,7 @@ const (
 	Start                              // start CMD again
 	RestartContainer                   // Who has ended: the same for its container's entry process, if that lives on
 	RestartPod                         // exit 79
+	AskReload                          // it is not known what Who has said: send signals.reload, to hear it
 )
 
 // Action is one piece of work. The machine never does it itself.

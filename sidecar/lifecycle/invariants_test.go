@@ -125,7 +125,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		must(e.Kind != Timer || !timed || due.After(now), "deadline %v is not after its timer at %v", due, now),
 		must(!s.Paused || w.halted[s.Main], "paused, and process %v was not seen stopped", s.Main),
 		must(s.Owed == nobody || w.halted[s.Owed], "process %v owes a stop and was not seen stopped", s.Owed),
-		must(s.Owed == nobody || w.p.Expect.stops(), "a stop is owed"),
+		must(s.Owed == nobody || w.p.Expect.Stops(), "a stop is owed"),
 		must(e.Kind != Continued || e.Who == nobody || e.Who != s.Main || !w.m.Halted(), "runs and is taken for stopped"),
 		must(!w.asked || s.Phase == Stopping, "we asked it to stop"),
 		must(s.LastExit != nil || s.Phase != Gone && old.LastExit == nil, "no last exit"),

@@ -19,10 +19,12 @@ const replacedKept = 8
 // Machine is the state of one service. Its methods must not be called at the
 // same time. The zero Machine is not usable; see New.
 type Machine struct {
-	p     Policy
-	s     Snapshot
-	text  []byte // STATUS as received; Snapshot.Status is made from it only when someone looks
-	spoke bool   // the main process itself said READY=1
+	p       Policy
+	s       Snapshot
+	text    []byte // STATUS as received; Snapshot.Status is made from it only when someone looks
+	said    uint64 // grows with every other text
+	spoke   bool   // the main process itself said READY=1
+	doubted bool   // it was unknown what this instance had said; any READY=1 tells
 
 	voice    voice
 	server   ProcID // the last process beside the main process that said READY=1
@@ -30,10 +32,12 @@ type Machine struct {
 	replaced [replacedKept]ProcID
 	nextOld  int
 
-	asked  bool // we asked it to stop: READY and RELOADING are ignored until a new instance
-	kills  bool // and kill it after the stop time-out
-	killed bool
-	held   bool // READY=1 came from the main process while another's STOPPING=1 held
+	asked   bool  // we asked it to stop: READY and RELOADING are ignored until a new instance
+	kills   bool  // and kill it after the stop time-out
+	leaving bool  // only because podnotify itself goes down
+	before  Phase // then: the phase before
+	killed  bool
+	held    bool // READY=1 came from the main process while another's STOPPING=1 held
 
 	respawn bool // it is being stopped to be respawned
 	why     Why
@@ -90,7 +94,7 @@ func (m *Machine) Halted() bool {
 // AwaitsStop reports whether a process that stops now would be taken to say
 // that it is ready.
 func (m *Machine) AwaitsStop(now time.Time) bool {
-	if !m.p.Expect.stops() {
+	if !m.p.Expect.Stops() {
 		return false
 	}
 	switch m.s.Phase {
@@ -157,8 +161,10 @@ func (m *Machine) enter(p Phase, now time.Time) {
 	case Stopping:
 		m.stop = after(now, m.p.StopTimeout)
 		m.watchdog = time.Time{}
+		m.s.Unknown = false
 	case Gone:
 		m.watchdog, m.s.Starved = time.Time{}, false
+		m.s.Unknown = false
 	}
 }
 
@@ -171,7 +177,7 @@ func after(now time.Time, d time.Duration) time.Time {
 
 // instance begins a new life of the service with who as its main process (zero
 // if not known yet).
-func (m *Machine) instance(who ProcID, now time.Time) {
+func (m *Machine) instance(who ProcID, missed bool, now time.Time) {
 	if m.s.Phase == Gone {
 		m.s.Respawns++
 		m.s.Respawned[m.why]++
@@ -180,6 +186,7 @@ func (m *Machine) instance(who ProcID, now time.Time) {
 	m.s.Reload = ReloadInfo{}
 	m.adopt(who)
 	m.spoke, m.asked, m.kills, m.killed, m.held = false, false, false, false, false
+	m.leaving, m.before, m.doubted, m.s.Unknown = false, Absent, false, false
 	m.voice = voice{}
 	m.text = m.text[:0]
 	m.s.Started, m.s.Paused, m.s.StopSaid = false, false, false
@@ -192,6 +199,10 @@ func (m *Machine) instance(who ProcID, now time.Time) {
 	m.enter(Starting, now)
 	if m.p.Expect == ExpectNone && who != (ProcID{}) {
 		m.ready(now)
+	}
+	// What was said to nobody is missed; a PID file and a process that runs are not.
+	if missed && (m.p.Expect.listens() || m.p.Expect.Stops()) {
+		m.doubt(now)
 	}
 }
 
@@ -258,6 +269,7 @@ func (m *Machine) ready(now time.Time) {
 		m.s.LimitHit, m.calm = false, time.Time{}
 	}
 	m.enter(Ready, now)
+	m.known(now)
 	if m.watchdog.IsZero() { // armed when start-up is complete, not by earlier pings
 		m.watchdog = after(now, m.s.Watchdog)
 	}
@@ -273,7 +285,7 @@ func nop(*Machine, Event, time.Time) {}
 // count notes news that means nothing in this phase.
 func count(m *Machine, _ Event, _ time.Time) { m.s.Seen.Ignored++ }
 
-func found(m *Machine, e Event, now time.Time) { m.instance(e.Who, now) }
+func found(m *Machine, e Event, now time.Time) { m.instance(e.Who, e.Missed, now) }
 
 // refound takes a main process while none is known, or while only a launcher
 // stood in for the one that will stop.
@@ -293,7 +305,7 @@ func refound(m *Machine, e Event, now time.Time) {
 
 func foundNext(m *Machine, e Event, now time.Time) {
 	if e.Who != m.s.Main {
-		m.instance(e.Who, now)
+		m.instance(e.Who, e.Missed, now)
 	}
 }
 
@@ -301,7 +313,7 @@ func readyStarting(m *Machine, e Event, now time.Time) {
 	if m.stale(e) {
 		return
 	}
-	if !m.p.Expect.listens() {
+	if !m.p.Expect.listens() && !m.doubted {
 		m.s.Seen.Readies++
 		return
 	}
@@ -369,8 +381,9 @@ func (m *Machine) shown() bool {
 }
 
 // reloadStarting: haproxy says RELOADING=1 before its first READY=1.
-func reloadStarting(m *Machine, e Event, _ time.Time) {
+func reloadStarting(m *Machine, e Event, now time.Time) {
 	if !m.stale(e) {
+		m.known(now)
 		m.s.Seen.Statuses++
 	}
 }
@@ -379,6 +392,7 @@ func reload(m *Machine, e Event, now time.Time) {
 	if !m.stale(e) {
 		m.reloads(e)
 		m.enter(Reloading, now)
+		m.known(now)
 	}
 }
 
@@ -396,6 +410,7 @@ func reloadAgain(m *Machine, e Event, now time.Time) {
 		m.reloads(e)
 		m.reload = after(now, m.p.ReloadTimeout)
 		m.s.ReloadLate = false
+		m.known(now)
 	}
 }
 
@@ -421,7 +436,7 @@ func stoppingAgain(m *Machine, e Event, now time.Time) {
 	}
 }
 
-func mainNew(m *Machine, e Event, now time.Time) { m.instance(e.Who, now) }
+func mainNew(m *Machine, e Event, now time.Time) { m.instance(e.Who, e.Missed, now) }
 
 func mainPID(m *Machine, e Event, _ time.Time) {
 	if e.Who == m.s.Main {
@@ -446,10 +461,10 @@ func mainPIDStopping(m *Machine, e Event, now time.Time) {
 
 // stopNew is a process that was stopped when it was first seen.
 func stopNew(m *Machine, e Event, now time.Time) {
-	if !m.p.Expect.stops() || e.Job {
+	if !m.p.Expect.Stops() || e.Job {
 		return
 	}
-	m.instance(e.Who, now)
+	m.instance(e.Who, false, now) // its stop waits to be answered
 	stopStarting(m, e, now)
 }
 
@@ -461,7 +476,10 @@ func stopStarting(m *Machine, e Event, _ time.Time) {
 	}
 	switch {
 	case e.Who == m.s.Owed:
-	case !m.p.Expect.stops() || e.Job || m.answered == e.Who:
+		if e.Missed { // podnotify was restarted, and it may not have been answered
+			m.act(Continue, e.Who)
+		}
+	case !m.p.Expect.Stops() || e.Job || m.answered == e.Who:
 		if e.Who == m.s.Main {
 			m.s.Paused = true
 		}
@@ -476,7 +494,7 @@ func stopStarting(m *Machine, e Event, _ time.Time) {
 func stopRunning(m *Machine, e Event, now time.Time) {
 	switch {
 	case e.Who != m.s.Main || e.Who == m.s.Owed:
-	case !e.Job && m.MayStopLate(e.Owes, now):
+	case !e.Job && (m.MayStopLate(e.Owes, now) || m.s.Unknown && m.p.Expect == ExpectStop && m.answered != e.Who):
 		m.s.Owed = e.Who
 		m.act(Continue, e.Who)
 	default:
@@ -523,7 +541,7 @@ func ended(m *Machine, e Event, now time.Time) {
 	case m.s.Main:
 		m.gone(e, now)
 	case m.voice.who:
-		m.silenced(now)
+		m.silenced(e, now)
 	default:
 		exitTold(m, e, now)
 	}
@@ -588,7 +606,7 @@ func (m *Machine) afford(now time.Time) (time.Duration, bool) {
 func (m *Machine) bringBack(why Why, now time.Time) {
 	mode := m.p.Respawn.Mode
 	switch {
-	case m.respawn, m.s.Main == ProcID{}, mode == RespawnPlatform && why != WhyAsked:
+	case m.respawn, m.s.Main == ProcID{}, mode == RespawnPlatform && why != WhyAsked && why != WhyUnknown:
 		return
 	case m.asked && why != WhyAsked: // it is to go, and not to come back
 		return
@@ -601,7 +619,7 @@ func (m *Machine) bringBack(why Why, now time.Time) {
 			m.act(RestartPod, m.s.Main)
 		}
 		return
-	case mode == RespawnSignal && why != WhyAsked:
+	case why == WhyUnknown, mode == RespawnSignal && why != WhyAsked:
 		if _, ok := m.afford(now); !ok {
 			return
 		}
@@ -614,7 +632,7 @@ func (m *Machine) bringBack(why Why, now time.Time) {
 	case WhyStopTimeout:
 		signal, m.killed = Kill, true
 	}
-	stopAsked(m, Event{Kind: StopAsked, Number: 1}, now)
+	stopAsked(m, Event{Kind: StopAsked, Number: Killing}, now)
 	m.act(signal, m.s.Main)
 }
 
@@ -675,16 +693,24 @@ func pidFile(m *Machine, e Event, now time.Time) {
 
 func pidFileNew(m *Machine, e Event, now time.Time) {
 	if m.p.Expect == ExpectPIDFile {
-		m.instance(e.Who, now)
+		m.instance(e.Who, false, now)
 		m.ready(now)
 	}
 }
 
 // silenced: the process whose word held has ended and the main process lives.
-func (m *Machine) silenced(now time.Time) {
+func (m *Machine) silenced(e Event, now time.Time) {
 	v := m.voice
 	helper := v.ready != v.stopping && now.Sub(v.at) < helperSpan
 	m.voice = voice{}
+	if e.Missed && !m.asked && !(v.ready && (m.spoke || m.shown())) { // a helper or a server, and which is not known
+		m.held = false
+		m.restart(now)
+		if m.s.Phase == Starting {
+			m.doubt(now)
+		}
+		return
+	}
 	switch {
 	case helper:
 		m.spoke = m.spoke || v.ready
@@ -742,8 +768,13 @@ func (x *LastExit) clean() bool {
 }
 
 func stopAsked(m *Machine, e Event, now time.Time) {
+	if e.Number == Leaving && !m.asked && m.s.Phase != Stopping {
+		m.leaving, m.before = true, m.s.Phase
+	} else if e.Number != Leaving {
+		m.leaving = false
+	}
 	m.asked = true
-	m.kills = m.kills || e.Number == 1
+	m.kills = m.kills || e.Number == Killing
 	if m.s.Paused || m.s.Owed != (ProcID{}) {
 		who := m.s.Main
 		if m.s.Owed != (ProcID{}) {
@@ -765,7 +796,13 @@ func timer(m *Machine, _ Event, now time.Time) {
 		*d = time.Time{}
 		return true
 	}
-	if passed(&m.start) {
+	switch {
+	case !passed(&m.start):
+	case m.s.Unknown: // no fault of the daemon's
+		if m.p.OnUnknown == UnknownRestart {
+			m.bringBack(WhyUnknown, now)
+		}
+	default:
 		m.s.StartLate = true
 		if m.p.OnStartTimeout == NotLive {
 			m.bringBack(WhyStartTimeout, now)
@@ -800,7 +837,10 @@ func timer(m *Machine, _ Event, now time.Time) {
 }
 
 func status(m *Machine, e Event, _ time.Time) {
-	m.text = append(m.text[:0], e.Text...)
+	if string(m.text) != string(e.Text) {
+		m.text = append(m.text[:0], e.Text...)
+		m.said++
+	}
 	if m.s.Phase == Starting {
 		m.s.Seen.Statuses++
 	}

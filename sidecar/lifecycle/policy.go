@@ -38,8 +38,8 @@ func ParseExpect(s string) (Expect, bool) {
 // expected to stop may send STATUS and the rest, but its stop is what counts.
 func (e Expect) listens() bool { return e == ExpectAuto || e == ExpectNotify }
 
-// stops reports whether a process of the service owes a stop.
-func (e Expect) stops() bool { return e == ExpectAuto || e == ExpectStop }
+// Stops reports whether a process of the service owes a stop.
+func (e Expect) Stops() bool { return e == ExpectAuto || e == ExpectStop }
 
 // Effect is what a fact does to the answers.
 type Effect uint8

@@ -59,7 +59,7 @@ var checks = [...]struct {
 	{"watchdog", Readyz | Livez, 0, "no WATCHDOG=1 within the interval, or WATCHDOG=trigger", checkWatchdog},
 	{"stopping", Readyz | Livez, Livez, "going down; live: `timeouts.stop`, extended as asked, has passed", checkStopping},
 	{"respawn", Readyz, 0, "respawned too often too fast", checkRespawn},
-	{"unknown", Readyz, 0, "podnotify was restarted and cannot prove what it knew; never with `policy.unknown: ready`", checkUnknown},
+	{"unknown", Readyz, 0, "podnotify was restarted, or started later than the daemon, and cannot prove what it said; never with `policy.unknown: ready`", checkUnknown},
 }
 
 // Answers is all the checks as a Markdown table: which probes each fails (x),
@@ -198,6 +198,8 @@ func checkStart(s *Snapshot, p *Policy) (string, Probe) {
 
 func (s *Snapshot) startReason(p *Policy) string {
 	switch {
+	case s.Unknown:
+		return s.doubt()
 	case s.Facts.Impossible != "":
 		return "not ready: " + s.Facts.Impossible
 	case s.Owed != (ProcID{}) && s.Facts.Denied != "":
@@ -224,7 +226,7 @@ var waits = [...]string{
 // expect that would have fitted.
 func (s *Snapshot) seen(p *Policy) string {
 	switch n := s.Seen; {
-	case n.Stops > 0 && !p.Expect.stops():
+	case n.Stops > 0 && !p.Expect.Stops():
 		return fmt.Sprintf("a process stopped itself (%d times); expect: stop would fit", n.Stops)
 	case n.Readies > 0:
 		return "it sent READY=1; expect: notify would fit"
@@ -316,5 +318,14 @@ func checkUnknown(s *Snapshot, p *Policy) (string, Probe) {
 	if !s.Unknown || p.OnUnknown == UnknownReady {
 		return "", 0
 	}
-	return "podnotify was restarted and missed what the daemon said meanwhile", Readyz
+	return s.doubt(), Readyz
+}
+
+// doubt is why it is not known what the daemon has said, and what to do.
+func (s *Snapshot) doubt() string {
+	why := "it ran before podnotify listened"
+	if s.Facts.Adopted {
+		why = "it was " + s.Phase.String() + " when podnotify was restarted"
+	}
+	return "not known whether it is ready: " + why + ", and READY=1 is said once; podnotify respawn or a reload tells, or see policy.unknown"
 }

@@ -114,9 +114,9 @@ func TestVerdicts(t *testing.T) {
 		{"respawn", "too many", standing(Gone, func(s *Snapshot) { s.LimitHit, s.Respawns = true, 11 }), nil, Readyz, "respawned 11 times"},
 
 		{"unknown", "known", standing(Ready, nil), nil, 0, ""},
-		{"unknown", "not known", standing(Ready, func(s *Snapshot) { s.Unknown = true }), nil, Readyz, "podnotify was restarted"},
-		{"unknown", "not known, reload", standing(Ready, func(s *Snapshot) { s.Unknown = true }), func(p *Policy) { p.OnUnknown = UnknownReload }, Readyz, "podnotify was restarted"},
-		{"unknown", "not known, restart", standing(Ready, func(s *Snapshot) { s.Unknown = true }), func(p *Policy) { p.OnUnknown = UnknownRestart }, Readyz, "podnotify was restarted"},
+		{"unknown", "not known", standing(Ready, func(s *Snapshot) { s.Unknown = true }), nil, Readyz, "not known whether it is ready"},
+		{"unknown", "not known, reload", standing(Ready, func(s *Snapshot) { s.Unknown = true }), func(p *Policy) { p.OnUnknown = UnknownReload }, Readyz, "not known whether it is ready"},
+		{"unknown", "not known, restart", standing(Ready, func(s *Snapshot) { s.Unknown = true }), func(p *Policy) { p.OnUnknown = UnknownRestart }, Readyz, "not known whether it is ready"},
 		{"unknown", "not known, ready", standing(Ready, func(s *Snapshot) { s.Unknown = true }), func(p *Policy) { p.OnUnknown = UnknownReady }, 0, ""},
 	} {
 		t.Run(c.check+"/"+c.name, func(t *testing.T) {

@@ -95,12 +95,15 @@ const (
 	WhyStartTimeout
 	WhyStopTimeout
 	WhyAsked
+	WhyUnknown
 	whys
 )
 
-var whyNames = [whys]string{"ended", "watchdog", "start-timeout", "stop-timeout", "asked"}
+var whyNames = [whys]string{"ended", "watchdog", "start-timeout", "stop-timeout", "asked", "unknown"}
 
 func (w Why) String() string { return whyNames[w] }
 
 // Whys lists all reasons for a respawn.
-func Whys() []Why { return []Why{WhyEnded, WhyWatchdog, WhyStartTimeout, WhyStopTimeout, WhyAsked} }
+func Whys() []Why {
+	return []Why{WhyEnded, WhyWatchdog, WhyStartTimeout, WhyStopTimeout, WhyAsked, WhyUnknown}
+}

@@ -1,0 +1,260 @@
+package sidecar
+
+import (
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnotify/podnotify/internal/journal"
+	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// What podnotify knows is on file before anybody is told: see package journal for
+// why, and for why nobody waits. Here is the waiting room. A change is handed to
+// the journal at the end of the piece of news that brought it (remember); until it
+// is written Look gives the snapshot of before, and barriers and signals are held.
+
+// statusEvery is how often a change of STATUS alone is written.
+const statusEvery = time.Second
+
+// heldMost bounds the barriers that wait for a write: a daemon that sends more of
+// them at once gets its answer early.
+const heldMost = 256
+
+// memory is what a service has handed to the journal.
+type memory struct {
+	file *journal.File // nil: nothing is kept
+
+	core    core   // as handed over last
+	said    uint64 // the STATUS that went with it
+	at      time.Time
+	due     time.Time // when a change of STATUS alone is to be written; zero: none waits
+	writing bool      // what was handed over is not written yet, and nothing later is published
+	next    *lifecycle.Snapshot
+
+	held  []func(error) // wait for the write under way
+	later []func(error) // wait for the one after it
+}
+
+// core is what is written at once when it changes.
+type core struct {
+	lifecycle.Record
+	access  Access
+	begun   uint64
+	elected bool
+}
+
+// trouble is why the journal keeps nothing, nil if it does.
+func (s *Service) trouble() *string {
+	if s.mem.file == nil {
+		return nil
+	}
+	return s.mem.file.Trouble()
+}
+
+func (s *Service) core() core {
+	return core{Record: s.m.Record(), access: s.access, begun: s.begun, elected: s.elected}
+}
+
+// remember hands over what has changed. The lock is held, and s.main is who the
+// machine says it is.
+func (s *Service) remember() {
+	m := &s.mem
+	if m.file == nil {
+		s.release(&m.later, nil)
+		return
+	}
+	if m.writing { // written calls again
+		return
+	}
+	now := s.now()
+	c := s.core()
+	_, said := s.m.Text()
+	changed := c != m.core
+	switch {
+	case changed:
+	case said == m.said:
+		m.due = time.Time{}
+		s.release(&m.later, nil)
+		return
+	case now.Before(m.at.Add(statusEvery)):
+		m.due = m.at.Add(statusEvery)
+		s.release(&m.later, nil)
+		return
+	}
+	waits := changed && !s.dep.Parent && s.m.Phase() != lifecycle.Gone
+	m.core, m.said, m.at, m.due = c, said, now, time.Time{}
+	if !waits {
+		// STATUS is no promise; a process that is gone proves itself that a record
+		// of its life is old; and with podnotify run the daemon begins anew.
+		m.file.Write(s.record(c), func(error) {})
+		s.release(&m.later, nil)
+		return
+	}
+	before := s.snap.Load()
+	if before == nil {
+		before = s.snapshot()
+		s.snap.Store(before)
+	}
+	m.next = s.snapshot()
+	if !m.file.Write(s.record(c), s.written) {
+		s.release(&m.later, nil)
+		return
+	}
+	m.writing = true
+	m.held, m.later = m.later, m.held[:0]
+}
+
+// written is told by the journal. It must not wait for the lock.
+func (s *Service) written(err error) {
+	if s.mu.TryLock() {
+		s.publish(err)
+		s.mu.Unlock()
+		return
+	}
+	go func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.publish(err)
+	}()
+}
+
+// publish shows what has been written. The lock is held.
+func (s *Service) publish(err error) {
+	m := &s.mem
+	m.writing = false
+	s.snap.Store(m.next)
+	m.next = nil
+	s.release(&m.held, err)
+	if s.closed {
+		s.release(&m.later, err)
+		return
+	}
+	s.remember() // what has happened meanwhile
+}
+
+func (s *Service) release(held *[]func(error), err error) {
+	for _, f := range *held {
+		f(err)
+	}
+	clear(*held)
+	*held = (*held)[:0]
+}
+
+// remembered reports whether everything is on file that has to be.
+func (s *Service) remembered() bool {
+	return s.mem.file == nil || !s.mem.writing && s.core() == s.mem.core
+}
+
+// hold has f called when what is known now is on file. The lock is held; the news
+// that it belongs to ends with settle.
+func (s *Service) hold(f func(error)) { s.mem.later = append(s.mem.later, f) }
+
+// holdBarrier keeps the descriptor of a barrier until what was said before it can
+// be seen. It reports false if that is so already.
+func (s *Service) holdBarrier(fd int) bool {
+	if s.remembered() || len(s.mem.later)+len(s.mem.held) >= heldMost {
+		return false
+	}
+	s.hold(func(error) { unix.Close(fd) })
+	return true
+}
+
+// record is what is written.
+func (s *Service) record(c core) *journal.Record {
+	r := &journal.Record{State: c.Record, Access: c.access.String(), Begun: c.begun, Elected: c.elected}
+	text, _ := s.m.Text()
+	r.State.Status = string(text)
+	if s.main != nil {
+		r.Main = journal.Process{ID: s.main.h.ID(), Inode: s.main.h.Inode(), Container: s.box}
+		r.Entry = s.entry
+	}
+	return r
+}
+
+// recall takes up what the podnotify before this one knew, as far as it can be
+// proven. It comes before anything is heard or answered.
+func (s *Service) recall() {
+	if s.mem.file == nil || s.dep.Parent {
+		return
+	}
+	r, err := s.mem.file.Read()
+	if err != nil {
+		s.warn("state", err.Error())
+	}
+	if r == nil {
+		return
+	}
+	world, h := s.mem.file.Look(s.dep.FS, r)
+	verdict := r.Judge(world, s.cfg.Policy.Expect)
+	s.say(slog.LevelInfo, "found what was known before podnotify was restarted", "verdict", verdict.String(), "phase", r.State.Phase.String(), "pid", r.Main.PID)
+	if verdict == journal.Foreign {
+		return
+	}
+	main := r.State.Main
+	s.blind = main.PID == 0 && main != lifecycle.ProcID{}
+	if verdict != journal.Changed {
+		s.m = lifecycle.Restore(s.cfg.Policy, r.State)
+		s.entry, s.begun, s.elected = r.Entry, r.Begun, r.Elected
+		if a, ok := ParseAccess(r.Access); ok {
+			s.access = a
+		}
+	}
+	switch verdict {
+	case journal.Lost:
+		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: main, Missed: true})
+	case journal.Proven:
+		p := s.meet(h.ID().PID, h)
+		p.member, p.generation = true, s.generation()
+		h = nil
+		s.facts.Adopted = true
+		for _, who := range []lifecycle.ProcID{r.State.Voice, r.State.Owed} {
+			if who != (lifecycle.ProcID{}) && who != main && s.meetID(proc.ID(who)) == nil {
+				s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: who, Missed: true})
+			}
+		}
+		s.setMain(main)
+		s.apply(lifecycle.Event{Kind: lifecycle.Resumed, Who: main})
+		s.resumeStop()
+	}
+	if h != nil {
+		h.Close()
+	}
+}
+
+// resumeStop goes on with a stop that was being answered: a process that runs has
+// had its answer, one that does not gets it again.
+func (s *Service) resumeStop() {
+	who := s.m.Owed()
+	p := s.find(who)
+	if who == (lifecycle.ProcID{}) || p == nil {
+		return
+	}
+	st, err := p.h.State()
+	switch {
+	case err != nil:
+	case st.Stopped():
+		s.apply(lifecycle.Event{Kind: lifecycle.Stopped, Who: who, Missed: true})
+	default:
+		s.apply(lifecycle.Event{Kind: lifecycle.Continued, Who: who})
+	}
+}
+
+// missed reports whether a process may have spoken, or stopped and been continued,
+// before this podnotify listened. The kernel tells starts to 10 ms; one in the very
+// tick in which the socket was bound counts as later, since nothing speaks at once.
+func (s *Service) missed(id lifecycle.ProcID) bool {
+	switch {
+	case id.PID <= 0:
+		return s.blind
+	case s.dep.Parent, id.Start >= s.since:
+		return false
+	}
+	if !s.cfg.Policy.Expect.Stops() {
+		return true
+	}
+	st, err := s.dep.FS.Stat(id.PID)
+	return err != nil || !st.State.Stopped() // it waits for us still
+}
