@@ -63,6 +63,7 @@ type Dir struct {
 	fd   int
 	boot string
 	log  *slog.Logger
+	put  func(*Record) error // file; a test may have a slower one
 
 	trouble atomic.Pointer[string] // why records are not kept now; nil: they are
 
@@ -100,6 +101,7 @@ func Open(path string, from proc.FS, log *slog.Logger) (*Dir, error) {
 		return nil, fmt.Errorf("cannot keep state in %s: %w; name another directory with --run-dir", path, err)
 	}
 	d := &Dir{path: path, fd: fd, boot: boot, log: log, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	d.put = d.file
 	d.watch = time.AfterFunc(time.Hour, d.impatient)
 	d.watch.Stop()
 	go d.write()
@@ -311,9 +313,9 @@ func (d *Dir) report(err error) {
 	}
 }
 
-// put writes a record: to a temporary name first, so that whoever reads the file
+// file writes a record: to a temporary name first, so that whoever reads the file
 // finds all of the old one or all of the new one.
-func (d *Dir) put(r *Record) error {
+func (d *Dir) file(r *Record) error {
 	r.Written, r.Uptime = time.Now(), proc.Uptime()
 	// A time that was taken before the clock was set must not be told by it.
 	r.State = r.State.Moved(func(t time.Time) time.Time { return r.Written.Add(t.Sub(r.Written)) })
