@@ -39,6 +39,23 @@ func newHealthcheck(services []Source) *healthEndpoints {
 	return &healthEndpoints{h}
 }
 
+// newDynamicHealthcheck has one check for all services that there are: the library
+// cannot forget a check that was registered.
+func newDynamicHealthcheck(d Directory) *healthEndpoints {
+	h := healthcheck.NewHandler()
+	all := func(probe lifecycle.Probe) healthcheck.Check {
+		return func() error {
+			if line := firstFailing(probe, d.Services(), &exclusion{}); line != "" {
+				return errors.New(line)
+			}
+			return nil
+		}
+	}
+	h.AddReadinessCheck("services", all(lifecycle.Readyz))
+	h.AddLivenessCheck("services/live", all(lifecycle.Livez))
+	return &healthEndpoints{h}
+}
+
 // one is a single check of a service, as the library wants it.
 func one(s Source, probe lifecycle.Probe, name string) healthcheck.Check {
 	others := func(check string) bool { return check != name }

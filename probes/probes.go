@@ -22,11 +22,21 @@ type Source interface {
 	Look() *lifecycle.Snapshot
 }
 
+// Directory is services that come and go.
+type Directory interface {
+	// Services lists those that there are now. A service may have several names and
+	// is listed once.
+	Services() []Source
+	// Service is the one of that name, nil if there is none.
+	Service(name string) Source
+}
+
 // Config is what there is to answer about.
 type Config struct {
-	Services []Source     // names are unique; a name may contain slashes
-	Healthy  func() error // podnotify itself: nil once every socket is bound and every loop runs; nil func: always
-	Metrics  http.Handler // /metrics; nil: there is none
+	Services  []Source     // names are unique; a name may contain slashes
+	Directory Directory    // instead of Services, if not nil
+	Healthy   func() error // podnotify itself: nil once every socket is bound and every loop runs; nil func: always
+	Metrics   http.Handler // /metrics; nil: there is none
 }
 
 // Handler answers all of podnotify's paths, for GET and HEAD only:
@@ -45,6 +55,9 @@ type Config struct {
 // all, startup and ready say no, live says yes.
 func Handler(c Config) http.Handler {
 	h := &handler{Config: c, byName: make(map[string][]Source, len(c.Services)), health: newHealthcheck(c.Services)}
+	if c.Directory != nil {
+		h.health = newDynamicHealthcheck(c.Directory)
+	}
 	for i, s := range c.Services {
 		h.byName[s.Name()] = c.Services[i : i+1 : i+1]
 	}
@@ -95,12 +108,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered here\n")
 		return
 	}
-	services := h.Services
-	if named {
-		if services = h.byName[name]; services == nil {
-			write(w, http.StatusNotFound, h.noService(name))
-			return
-		}
+	services := h.about(name, named)
+	if named && services == nil {
+		write(w, http.StatusNotFound, h.noService(name))
+		return
 	}
 
 	switch page {
@@ -123,6 +134,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// about is the services that a path is about.
+func (h *handler) about(name string, named bool) []Source {
+	switch {
+	case h.Directory == nil && named:
+		return h.byName[name]
+	case h.Directory == nil:
+		return h.Services
+	case !named:
+		return h.Directory.Services()
+	}
+	if s := h.Directory.Service(name); s != nil {
+		return []Source{s}
+	}
+	return nil
+}
+
 func (h *handler) answerHealthz(w http.ResponseWriter) {
 	if h.Healthy != nil {
 		if err := h.Healthy(); err != nil {
@@ -136,7 +163,8 @@ func (h *handler) answerHealthz(w http.ResponseWriter) {
 func (h *handler) noService(name string) string {
 	var b strings.Builder
 	b.WriteString("no service " + strconv.Quote(Escape(name)) + "; there ")
-	switch len(h.Services) {
+	services := h.about("", false)
+	switch len(services) {
 	case 0:
 		b.WriteString("are none")
 	case 1:
@@ -144,7 +172,11 @@ func (h *handler) noService(name string) string {
 	default:
 		b.WriteString("are ")
 	}
-	for i, s := range h.Services {
+	for i, s := range services {
+		if i == namesShown {
+			b.WriteString(" and " + strconv.Itoa(len(services)-i) + " more")
+			break
+		}
 		if i > 0 {
 			b.WriteString(", ")
 		}
@@ -153,6 +185,9 @@ func (h *handler) noService(name string) string {
 	b.WriteByte('\n')
 	return b.String()
 }
+
+// namesShown bounds how many services a 404 names.
+const namesShown = 20
 
 // writeOK writes the bare word, without a newline, as kube-apiserver does.
 func writeOK(w http.ResponseWriter) {

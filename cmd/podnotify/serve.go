@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +18,6 @@ import (
 	"github.com/podnotify/podnotify/internal/metrics"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar"
-	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
 // maxConnections bounds the probe port: kubelet, a scraper and a person need a
@@ -85,7 +82,7 @@ func (a *answers) serve(ctx context.Context) error {
 	registry := metrics.New(metrics.Config{Services: func() []metrics.Source { return counted }, Degraded: a.degraded, Version: version})
 	handler := probes.Handler(probes.Config{Services: sources, Healthy: a.healthy, Metrics: metrics.Handler(registry)})
 	server := probes.Server(handler)
-	verbs := control.Verbs{"prestop": a.prestop, "reload": a.reload, "stop": a.stop, "respawn": a.respawn, "kill": a.kill}
+	verbs := control.Actor{All: a.all, Named: a.named, Signal: config.Signal}.Verbs()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -108,105 +105,21 @@ func (a *answers) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (a *answers) prestop(context.Context, url.Values) error {
-	for _, s := range a.services {
-		s.Prestop()
+func (a *answers) all() []control.Service {
+	out := make([]control.Service, len(a.services))
+	for i, s := range a.services {
+		out[i] = s
 	}
-	return nil
+	return out
 }
 
-// pick finds the service that a verb is about.
-func (a *answers) pick(args url.Values) (*sidecar.Service, error) {
-	name := args.Get("service")
-	if name == "" && len(a.services) == 1 {
-		return a.services[0], nil
-	}
-	var names []string
+func (a *answers) named(name string) control.Service {
 	for _, s := range a.services {
 		if s.Name() == name {
-			return s, nil
-		}
-		names = append(names, s.Name())
-	}
-	if name == "" {
-		return nil, fmt.Errorf("cannot choose a service: there are %s; name one", strings.Join(names, ", "))
-	}
-	return nil, fmt.Errorf("cannot find service %q: there are %s", name, strings.Join(names, ", "))
-}
-
-// settled waits until the service is as done says, looking often: this is for
-// people and scripts that wait anyway.
-func settled(ctx context.Context, s *sidecar.Service, done func(*lifecycle.Snapshot) bool) error {
-	for !done(s.Look()) {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(5 * time.Millisecond):
+			return s
 		}
 	}
 	return nil
-}
-
-func (a *answers) reload(ctx context.Context, args url.Values) error {
-	s, err := a.pick(args)
-	if err != nil {
-		return err
-	}
-	before := s.Look()
-	if err := s.Reload(); err != nil || args.Get("no-wait") != "" {
-		return err
-	}
-	// A daemon that does not tell is given a moment to begin, as upstart gives
-	// it none at all.
-	const moment = time.Second
-	begin, cancel := context.WithTimeout(ctx, moment)
-	defer cancel()
-	over := func(n *lifecycle.Snapshot) bool { return n.Main != before.Main || n.Phase == lifecycle.Stopping }
-	if settled(begin, s, func(n *lifecycle.Snapshot) bool { return n.Reload.Began || over(n) }) != nil {
-		return nil
-	}
-	if err := settled(ctx, s, func(n *lifecycle.Snapshot) bool { return n.Reload.Done || n.ReloadLate || over(n) }); err != nil {
-		return err
-	}
-	switch n := s.Look(); {
-	case n.ReloadLate && !n.Reload.Done:
-		return fmt.Errorf("cannot see service %s reloaded: no READY=1 within %v", s.Name(), s.Policy().ReloadTimeout)
-	case over(n) && n.Phase != lifecycle.Ready:
-		return fmt.Errorf("cannot see service %s reloaded: it is %v", s.Name(), n.Phase)
-	}
-	return nil
-}
-
-func (a *answers) stop(ctx context.Context, args url.Values) error {
-	s, err := a.pick(args)
-	if err != nil {
-		return err
-	}
-	main := s.Look().Main
-	if err := s.Stop(); err != nil || args.Get("no-wait") != "" {
-		return err
-	}
-	return settled(ctx, s, func(n *lifecycle.Snapshot) bool { return n.Main != main })
-}
-
-func (a *answers) respawn(_ context.Context, args url.Values) error {
-	s, err := a.pick(args)
-	if err != nil {
-		return err
-	}
-	return s.Respawn()
-}
-
-func (a *answers) kill(_ context.Context, args url.Values) error {
-	s, err := a.pick(args)
-	if err != nil {
-		return err
-	}
-	sig, err := config.Signal(args.Get("signal"))
-	if err != nil {
-		return err
-	}
-	return s.Kill(sig)
 }
 
 func (a *answers) close() {

@@ -27,6 +27,7 @@ type Mode int
 const (
 	Sidecar Mode = iota // beside them; it serves one or more
 	Run                 // their parent; it starts exactly one
+	Node                // on their host, with containerd; they come and go, see [Container]
 )
 
 // Config is all of podnotify's configuration, complete and valid.
@@ -93,6 +94,7 @@ type loader struct {
 	env    map[string]string
 	config Config
 	errs   Errors
+	place  func(key string) string // of mode Node: where a key was written
 }
 
 func newLoader(mode Mode, flags *pflag.FlagSet, environ []string) *loader {
@@ -336,6 +338,9 @@ func (l *loader) check(s *service, values layers) {
 		}
 	}
 	switch e := s.Policy.Expect; {
+	case l.mode == Node && (e == lifecycle.ExpectFork || e == lifecycle.ExpectDaemon):
+		fail("expect", "a container ends with its first process, and podnotify-node is not the parent that could follow a fork",
+			"keep the daemon in the foreground, or start it by podnotify run")
 	case l.mode == Sidecar && (e == lifecycle.ExpectFork || e == lifecycle.ExpectDaemon):
 		fail("expect", "a container ends with its first process, and a sidecar is not the parent that could follow a fork",
 			"keep the daemon in the foreground, or start it by podnotify run")
@@ -348,7 +353,7 @@ func (l *loader) check(s *service, values layers) {
 	switch {
 	case s.Policy.Respawn.Mode == lifecycle.RespawnExec && l.mode != Run:
 		fail("respawn.mode", "only who has started the daemon can start it again", "use podnotify run")
-	case s.Policy.Respawn.Mode == lifecycle.RespawnContainerd:
+	case s.Policy.Respawn.Mode == lifecycle.RespawnContainerd && l.mode != Node:
 		fail("respawn.mode", "only podnotify-node speaks with containerd", "use podnotify-node")
 	case s.Policy.Respawn.Mode == lifecycle.RespawnPod && l.mode != Sidecar:
 		fail("respawn.mode", "the exit code of podnotify run is the daemon's own, so it cannot be 79 to restart the pod",
@@ -356,6 +361,6 @@ func (l *loader) check(s *service, values layers) {
 	}
 	if s.FDStoreMax > 0 && l.mode != Run {
 		l.config.Warnings = append(l.config.Warnings, "fdstore.max of service "+s.Name+
-			" means nothing to a sidecar, which could not hand the descriptors back; podnotify run keeps them")
+			" means nothing to a "+[...]string{Sidecar: "sidecar", Node: "node agent"}[l.mode]+", which could not hand the descriptors back; podnotify run keeps them")
 	}
 }

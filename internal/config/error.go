@@ -20,12 +20,13 @@ const (
 	byFile
 	byEnvironment
 	byFlag
+	byLabel
 )
 
 // String names the origin with its kind: "flag --listen", "environment
 // PODNOTIFY_LISTEN", "file /etc/podnotify/podnotify.yaml:3" or "default".
 func (o Origin) String() string {
-	return [...]string{"", "file ", "environment ", "flag "}[o.kind] + o.Place()
+	return [...]string{"", "file ", "environment ", "flag ", ""}[o.kind] + o.Place()
 }
 
 // Place is the origin's name alone, which tells its kind well enough inside a

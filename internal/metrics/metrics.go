@@ -23,9 +23,15 @@ type Source interface {
 	Look() *lifecycle.Snapshot // the newest, never nil
 }
 
+// Labelled is a Source with more labels than its name.
+type Labelled interface {
+	Labels() []string // the values of Config.Labels
+}
+
 // Config is what there is to show.
 type Config struct {
 	Services func() []Source        // names are unique
+	Labels   []string               // names of labels that services have beside their own; each is then Labelled
 	Degraded func() map[string]bool // podnotify's own troubles by name, true while one lasts; nil: none are known
 	Version  string
 }
@@ -34,7 +40,15 @@ type Config struct {
 // client_golang's figures of process and runtime) that reads from c.
 func New(c Config) *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(&collector{Config: c, revision: revision()})
+	k := &collector{Config: c, revision: revision(), descs: map[*series]*prometheus.Desc{}}
+	for _, s := range all {
+		labels := s.labels
+		if labels[0] == "service" {
+			labels = append(labels[:len(labels):len(labels)], c.Labels...)
+		}
+		k.descs[s] = prometheus.NewDesc("podnotify_"+s.name, s.help, labels, nil)
+	}
+	r.MustRegister(k)
 	return r
 }
 
@@ -48,9 +62,13 @@ func Handler(r *prometheus.Registry) http.Handler {
 	})
 }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("podnotify_"+name, help, labels, nil)
+// series is a metric. What is about a service has its name for the first label.
+type series struct {
+	name, help string
+	labels     []string
 }
+
+func desc(name, help string, labels ...string) *series { return &series{name, help, labels} }
 
 var (
 	started     = desc("started", "Whether the startup probe says yes.", "service")
@@ -69,25 +87,26 @@ var (
 	degraded    = desc("degraded", "1 while this part of podnotify itself is in trouble, which fails no probe.", "what")
 	buildInfo   = desc("build_info", "Always 1; the labels tell what runs.", "version", "goversion", "revision")
 
-	descs = []*prometheus.Desc{started, ready, live, phase, transitions, timeToReady, datagrams, dropped,
+	all = []*series{started, ready, live, phase, transitions, timeToReady, datagrams, dropped,
 		unknownKeys, pings, respawns, errno, permitted, degraded, buildInfo}
 )
 
 type collector struct {
 	Config
 	revision string
+	descs    map[*series]*prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range descs {
+	for _, d := range c.descs {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	o := output(out)
+	o := output{out, c.descs, nil}
 	o.gauge(buildInfo, 1, c.Version, runtime.Version(), c.revision)
 	if c.Degraded != nil {
 		for what, now := range c.Degraded() {
@@ -95,11 +114,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	for _, s := range c.Services() {
+		if l, ok := s.(Labelled); ok && len(c.Labels) > 0 {
+			o.extra = l.Labels()
+		}
 		o.service(s)
 	}
 }
 
-type output chan<- prometheus.Metric
+type output struct {
+	to    chan<- prometheus.Metric
+	descs map[*series]*prometheus.Desc
+	extra []string // labels of the service
+}
 
 func (o output) service(src Source) {
 	look, policy, name := src.Look(), src.Policy(), src.Name()
@@ -141,24 +167,27 @@ func (o output) service(src Source) {
 	}
 }
 
-func (o output) gauge(d *prometheus.Desc, v float64, labels ...string) {
+func (o output) gauge(d *series, v float64, labels ...string) {
 	o.send(d, prometheus.GaugeValue, v, labels)
 }
 
-func (o output) counter(d *prometheus.Desc, n uint64, labels ...string) {
+func (o output) counter(d *series, n uint64, labels ...string) {
 	o.send(d, prometheus.CounterValue, float64(n), labels)
 }
 
 // send makes labels valid UTF-8 first: one bad byte would fail the exposition.
-func (o output) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
+func (o output) send(d *series, t prometheus.ValueType, v float64, labels []string) {
+	if d.labels[0] == "service" {
+		labels = append(labels[:len(labels):len(labels)], o.extra...)
+	}
 	for i, l := range labels {
 		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
 	}
-	m, err := prometheus.NewConstMetric(d, t, v, labels...)
+	m, err := prometheus.NewConstMetric(o.descs[d], t, v, labels...)
 	if err != nil {
-		m = prometheus.NewInvalidMetric(d, err)
+		m = prometheus.NewInvalidMetric(o.descs[d], err)
 	}
-	o <- m
+	o.to <- m
 }
 
 func one(b bool) float64 {

@@ -141,8 +141,8 @@ func TestChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) != len(descs) {
-		t.Errorf("%d families, want %d", len(families), len(descs))
+	if len(families) != len(all) {
+		t.Errorf("%d families, want %d", len(families), len(all))
 	}
 }
 
