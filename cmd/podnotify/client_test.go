@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/control"
+	"github.com/podnotify/podnotify/internal/logs"
 	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -611,7 +612,7 @@ func monotonic(t *testing.T) int64 {
 func TestLogger(t *testing.T) {
 	for format, prefix := range map[string]string{"auto": "{", "json": "{", "text": "time="} { // a buffer is no terminal
 		var b bytes.Buffer
-		log := NewLogger(&b, slog.LevelWarn, format)
+		log := logs.Logger(&b, slog.LevelWarn, format)
 		log.Info("not this")
 		log.Warn("this", "a", 1)
 		if out := b.String(); !strings.HasPrefix(out, prefix) || strings.Count(out, "\n") != 1 || !strings.Contains(out, "this") {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/logs"
 	"github.com/podnotify/podnotify/internal/supervise"
 	"github.com/podnotify/podnotify/sidecar"
 )
@@ -87,7 +88,7 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 	if err != nil {
 		return err
 	}
-	log, lines := newLogger(a.stderr, cfg.LogLevel, cfg.LogFormat)
+	log, lines := logs.Serving(a.stderr, cfg.LogLevel, cfg.LogFormat)
 	// Whoever reads our log may go away, which must not end us and leave the
 	// daemon alone. Caught, not ignored: the daemon would inherit that.
 	broken := make(chan os.Signal, 1)
@@ -105,7 +106,7 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 		log.Info("made a run-dir", "run_dir", dir)
 	}
 	code, err := serve(cfg, log)
-	lines.close()
+	lines.Close()
 	if errors.Is(err, sidecar.ErrNoPidfd) {
 		code = exitConfig
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podnotify/podnotify/internal/initfile"
+	"github.com/podnotify/podnotify/internal/rundir"
 )
 
 func newConfigImportCommand(a *app) *cobra.Command {
@@ -26,14 +27,14 @@ why it has no counterpart. A unit as systemd sees it, drop-ins included:
 			}
 			text, err := os.ReadFile(args[0])
 			if err != nil {
-				return exit(exitConfig, fmt.Errorf("cannot read %s: %w", args[0], bare(err)))
+				return exit(exitConfig, fmt.Errorf("cannot read %s: %w", args[0], rundir.Bare(err)))
 			}
 			result, err := initfile.Import(args[0], text, way)
 			if err != nil {
 				return exit(exitConfig, err)
 			}
 			if _, err := a.stdout.Write(result.YAML); err != nil {
-				return exit(exitFailed, fmt.Errorf("cannot write the configuration: %w", bare(err)))
+				return exit(exitFailed, fmt.Errorf("cannot write the configuration: %w", rundir.Bare(err)))
 			}
 			if n := len(result.Warnings); n > 0 || result.Dropped > 0 {
 				a.complain(fmt.Sprintf("%s, %s without a counterpart; the comments name them", number(n, "warning"), number(result.Dropped, "line")))

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/podnotify/podnotify/internal/rundir"
 )
 
 func newInstallCommand() *cobra.Command {
@@ -47,12 +49,12 @@ func install(dir string) error {
 		filepath.Join(filepath.Dir(self), "podnotify-healthcheck"),
 	} {
 		if programs[i], err = os.Open(path); err != nil {
-			return fmt.Errorf("cannot read %s: %w", path, bare(err))
+			return fmt.Errorf("cannot read %s: %w", path, rundir.Bare(err))
 		}
 		defer programs[i].Close()
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("cannot make %s: %w", dir, bare(err))
+		return fmt.Errorf("cannot make %s: %w", dir, rundir.Bare(err))
 	}
 	for i, name := range []string{"podnotify", "podnotify-healthcheck"} {
 		if err := replace(filepath.Join(dir, name), programs[i]); err != nil {
@@ -67,7 +69,7 @@ func install(dir string) error {
 func replace(path string, program io.Reader) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
-		return bare(err)
+		return rundir.Bare(err)
 	}
 	defer func() {
 		if err != nil {
@@ -85,7 +87,7 @@ func replace(path string, program io.Reader) (err error) {
 		err = e
 	}
 	if err != nil {
-		return bare(err)
+		return rundir.Bare(err)
 	}
 	err = os.Rename(f.Name(), path)
 	if e := (*os.LinkError)(nil); errors.As(err, &e) {

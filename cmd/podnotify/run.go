@@ -15,6 +15,7 @@ import (
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/internal/rundir"
 	"github.com/podnotify/podnotify/internal/supervise"
 	"github.com/podnotify/podnotify/sidecar"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -24,22 +25,22 @@ import (
 // daemon's exit code.
 func runRun(cfg config.Config, command []string, environ []string, log *slog.Logger) (int, error) {
 	c := cfg.Services[0]
-	dir, err := claimRunDir(cfg.RunDir)
+	dir, err := rundir.Claim(cfg.RunDir)
 	if err != nil {
 		return 1, err
 	}
-	defer dir.close()
+	defer dir.Close()
 	if cfg.Booted {
 		if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
-			return 1, fmt.Errorf("cannot make /run/systemd/system for --booted: %w", bare(err))
+			return 1, fmt.Errorf("cannot make /run/systemd/system for --booted: %w", rundir.Bare(err))
 		}
 	}
-	closed, err := dir.serviceDir(c.Address)
+	closed, err := dir.ServiceDir(c.Address)
 	if err != nil {
 		return 1, err
 	}
-	warnClosed(log, c.Name, closed)
-	state, err := journal.Open(dir.state(), proc.Proc, log)
+	rundir.WarnClosed(log, c.Name, closed)
+	state, err := journal.Open(dir.State(), proc.Proc, log)
 	if err != nil {
 		return 1, err
 	}

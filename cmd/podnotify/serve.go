@@ -16,6 +16,7 @@ import (
 	"github.com/podnotify/podnotify/internal/control"
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/metrics"
+	"github.com/podnotify/podnotify/internal/rundir"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar"
 )
@@ -34,7 +35,7 @@ type answers struct {
 	degraded func() map[string]bool // our own troubles, by name
 }
 
-func listen(address string, dir *runDir, log *slog.Logger) (*answers, error) {
+func listen(address string, dir *rundir.Dir, log *slog.Logger) (*answers, error) {
 	a := &answers{log: log}
 	var err error
 	if a.port, err = net.Listen("tcp", address); err != nil {
@@ -43,7 +44,7 @@ func listen(address string, dir *runDir, log *slog.Logger) (*answers, error) {
 		}
 		return nil, fmt.Errorf("cannot listen on %s: %w; choose another with --listen", address, reason(err))
 	}
-	if a.control, err = control.Listen(dir.control()); err != nil {
+	if a.control, err = control.Listen(dir.Control()); err != nil {
 		a.port.Close()
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/internal/rundir"
 	"github.com/podnotify/podnotify/sidecar"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -24,11 +25,11 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer signal.Stop(signals)
 
-	dir, err := claimRunDir(cfg.RunDir)
+	dir, err := rundir.Claim(cfg.RunDir)
 	if err != nil {
 		return err
 	}
-	defer dir.close()
+	defer dir.Close()
 	world, err := sidecar.NewWorld(proc.Proc, log)
 	if err != nil {
 		return err
@@ -38,7 +39,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer a.close()
-	state, err := journal.Open(dir.state(), proc.Proc, log)
+	state, err := journal.Open(dir.State(), proc.Proc, log)
 	if err != nil {
 		return err
 	}
@@ -46,11 +47,11 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 	a.degraded = degraded(state)
 	restart := make(chan struct{}, 1)
 	for _, c := range cfg.Services {
-		closed, err := dir.serviceDir(c.Address)
+		closed, err := dir.ServiceDir(c.Address)
 		if err != nil {
 			return err
 		}
-		warnClosed(log, c.Name, closed)
+		rundir.WarnClosed(log, c.Name, closed)
 		deps := world.Deps(c, log)
 		deps.Journal = state.File(c.Name)
 		deps.RestartPod = func() {
@@ -77,7 +78,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		g.Go(func() error { return s.Serve(ctx) })
 		log.Info("listening for the daemon", "service", s.Name(), "expect", s.Policy().Expect.String(), "notify_socket", s.Env())
 	}
-	log.Info("answering", "address", a.port.Addr().String(), "run_dir", dir.path, "version", version)
+	log.Info("answering", "address", a.port.Addr().String(), "run_dir", dir.Path, "version", version)
 	var podded bool
 	g.Go(func() error {
 		defer end()

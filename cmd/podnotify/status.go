@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podnotify/podnotify/internal/ask"
+	"github.com/podnotify/podnotify/internal/logs"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -107,7 +108,7 @@ func (a *app) watch(ctx context.Context, k *ask.Asker, service, format string) e
 	switch {
 	case format == "json":
 		view = a.watchJSON()
-	case isTerminal(a.stdout):
+	case logs.IsTerminal(a.stdout):
 		view = a.watchScreen()
 	}
 	var p ask.Pause

@@ -39,6 +39,8 @@ var allowed = map[string]struct{ ours, others []string }{
 		[]string{"github.com/spf13/viper", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/sys"}},
 	"internal/initfile":         {[]string{"internal/config"}, []string{"github.com/coreos/go-systemd/v22/unit"}},
 	"internal/ask":              {nil, nil},
+	"internal/logs":             {nil, []string{"golang.org/x/sys"}},
+	"internal/rundir":           {nil, []string{"golang.org/x/sys"}},
 	"internal/archtest":         {[]string{"notify", "sidecar/lifecycle"}, nil},
 	"internal/testdaemon":       {[]string{"notify"}, []string{"golang.org/x/sys"}},
 	"test":                      {[]string{"internal/testdaemon", "internal/proc"}, []string{"golang.org/x/sys", "github.com/coreos/go-systemd/v22"}},

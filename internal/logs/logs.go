@@ -1,4 +1,7 @@
-package main
+// Package logs makes the logger of a program that serves: in the form that a person or
+// a collector reads, and such that nobody who reads it, or has stopped reading it,
+// holds anything up.
+package logs
 
 import (
 	"bytes"
@@ -12,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewLogger returns a logger to w in a format of log-format: text, json, or auto,
+// Logger returns a logger to w in a format of log-format: text, json, or auto,
 // which is text on a terminal and json elsewhere.
-func NewLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+func Logger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
-	if format == "text" || format == "auto" && isTerminal(w) {
+	if format == "text" || format == "auto" && IsTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, o))
 	}
 	o.ReplaceAttr = readable
@@ -31,14 +34,14 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// newLogger is NewLogger for a podnotify that serves: whoever reads the log, or
-// has stopped reading it, holds nothing up. close writes what is left.
-func newLogger(w io.Writer, level slog.Level, format string) (*slog.Logger, *lines) {
-	if format == "auto" && isTerminal(w) {
+// Serving is Logger for a podnotify that serves: whoever reads the log, or
+// has stopped reading it, holds nothing up. Close writes what is left.
+func Serving(w io.Writer, level slog.Level, format string) (*slog.Logger, *Lines) {
+	if format == "auto" && IsTerminal(w) {
 		format = "text"
 	}
 	l := newLines(w)
-	return NewLogger(l, level, format), l
+	return Logger(l, level, format), l
 }
 
 const (
@@ -46,8 +49,8 @@ const (
 	lastWord  = time.Second // for writing what is left at the end
 )
 
-// lines writes to a writer that may block, in the background.
-type lines struct {
+// Lines writes to a writer that may block, in the background.
+type Lines struct {
 	w    io.Writer
 	wait chan []byte // never closed: a timer may still have something to say
 	lost atomic.Int64
@@ -55,13 +58,13 @@ type lines struct {
 	done chan struct{}
 }
 
-func newLines(w io.Writer) *lines {
-	l := &lines{w: w, wait: make(chan []byte, linesKept), end: make(chan struct{}), done: make(chan struct{})}
+func newLines(w io.Writer) *Lines {
+	l := &Lines{w: w, wait: make(chan []byte, linesKept), end: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
 }
 
-func (l *lines) write() {
+func (l *Lines) write() {
 	defer close(l.done)
 	for {
 		select {
@@ -79,7 +82,7 @@ func (l *lines) write() {
 	}
 }
 
-func (l *lines) line(b []byte) {
+func (l *Lines) line(b []byte) {
 	if n := l.lost.Swap(0); n > 0 {
 		fmt.Fprintf(l.w, "podnotify: %d log lines were dropped: nobody read them\n", n)
 	}
@@ -87,7 +90,7 @@ func (l *lines) line(b []byte) {
 }
 
 // Write implements io.Writer. It never waits and never fails.
-func (l *lines) Write(p []byte) (int, error) {
+func (l *Lines) Write(p []byte) (int, error) {
 	select {
 	case l.wait <- bytes.Clone(p):
 	default:
@@ -96,8 +99,8 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// close gives the reader a moment to take what is left.
-func (l *lines) close() {
+// Close gives the reader a moment to take what is left.
+func (l *Lines) Close() {
 	close(l.end)
 	select {
 	case <-l.done:
@@ -105,7 +108,8 @@ func (l *lines) close() {
 	}
 }
 
-func isTerminal(w io.Writer) bool {
+// IsTerminal reports whether a person reads w.
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

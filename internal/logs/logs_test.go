@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 func TestSpansAreReadable(t *testing.T) {
 	for _, format := range []string{"text", "json", "auto"} {
 		var out bytes.Buffer
-		NewLogger(&out, slog.LevelInfo, format).Info("late", slog.Group("of", "timeout", 90*time.Second))
+		Logger(&out, slog.LevelInfo, format).Info("late", slog.Group("of", "timeout", 90*time.Second))
 		if !strings.Contains(out.String(), "1m30s") {
 			t.Errorf("%s: %s", format, out.Bytes())
 		}
@@ -22,7 +22,7 @@ func TestSpansAreReadable(t *testing.T) {
 // A log that nobody reads holds nothing up, and says what it dropped.
 func TestBlockedLog(t *testing.T) {
 	r, w := io.Pipe()
-	log, lines := newLogger(w, slog.LevelInfo, "json")
+	log, lines := Serving(w, slog.LevelInfo, "json")
 	for range 3 * linesKept { // returns, though nobody reads
 		log.Info("line")
 	}
@@ -31,7 +31,7 @@ func TestBlockedLog(t *testing.T) {
 		b, _ := io.ReadAll(r)
 		read <- string(b)
 	}()
-	lines.close()
+	lines.Close()
 	w.Close()
 	out := <-read
 	kept := strings.Count(out, `"msg":"line"`)
