@@ -10,7 +10,7 @@ dir=${XDG_CACHE_HOME:-$HOME/.cache}/podnotify/kubernetes-$version
 echo "$dir"
 
 missing=""
-for program in kubelet kube-apiserver kube-controller-manager kube-scheduler kubectl; do
+for program in kubelet kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl; do
 	[ -x "$dir/$program" ] || missing="$missing k8s.io/kubernetes/cmd/$program"
 done
 [ -n "$missing" ] || exit 0
