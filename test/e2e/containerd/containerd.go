@@ -11,9 +11,7 @@ import (
 	"context"
 	_ "embed"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"text/template"
 	"time"
@@ -32,11 +30,10 @@ const Pause = "podnotify.test/pause:1"
 type Containerd struct {
 	Address string // of its socket, the same inside the machine and outside
 
+	*machine.Program
+
 	machine *machine.Machine
 	dir     string
-	cmd     *exec.Cmd
-	ended   <-chan struct{}
-	log     *machine.Text
 }
 
 //go:embed config.toml
@@ -68,51 +65,21 @@ func Start(t testing.TB, m *machine.Machine) *Containerd {
 			t.Fatal(err)
 		}
 	}
-	c.Run(t)
+	c.Program = m.Run(t, "containerd", c.Ready, "containerd", "--config", filepath.Join(dir, "config.toml"))
 	c.importPause(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the end of containerd's log:\n%s", tail(c.log.String(), 40))
-		}
-	})
 	return c
 }
 
-// Run starts the program, again if Stop has ended it.
-func (c *Containerd) Run(t testing.TB) {
-	t.Helper()
-	c.log = &machine.Text{}
-	c.cmd = exec.Command("containerd", "--config", filepath.Join(c.dir, "config.toml"))
-	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
-	var err error
-	if c.ended, err = c.machine.Start(c.cmd); err != nil {
-		t.Fatal("cannot start containerd: ", err)
-	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		if _, err = c.Ctr(context.Background(), "default", "version"); err == nil {
-			return
-		}
-		select {
-		case <-c.ended:
-			t.Fatalf("containerd ended: %v\n%s", c.cmd.ProcessState, tail(c.log.String(), 40))
-		default:
-		}
-		if time.Now().After(end) {
-			t.Fatalf("containerd does not answer: %v\n%s", err, tail(c.log.String(), 40))
-		}
-	}
-}
-
-// Stop ends the program. Containers run on, as they do on a node.
-func (c *Containerd) Stop() {
-	_ = c.cmd.Process.Kill()
-	<-c.ended
+// Ready is nil when containerd answers.
+func (c *Containerd) Ready(ctx context.Context) error {
+	_, err := c.Ctr(ctx, "default", "version")
+	return err
 }
 
 // Ctr asks containerd's own client, in a namespace of containerd ("k8s.io" has
 // the pods and their images).
 func (c *Containerd) Ctr(ctx context.Context, namespace string, args ...string) (string, error) {
-	return c.machine.Run(ctx, "ctr", append([]string{"--address", c.Address, "--namespace", namespace}, args...)...)
+	return c.machine.Command(ctx, "ctr", append([]string{"--address", c.Address, "--namespace", namespace}, args...)...)
 }
 
 // Import brings an image into the namespaces, from an archive that "docker
@@ -141,9 +108,4 @@ func (c *Containerd) importPause(t testing.TB) {
 		t.Fatal(err)
 	}
 	c.Import(t, archive, "k8s.io")
-}
-
-func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -184,9 +184,9 @@ func (m *Machine) Start(cmd *exec.Cmd) (ended <-chan struct{}, err error) {
 	return done, nil
 }
 
-// Run runs a command in the machine to its end and gives what it wrote, both
+// Command runs a command in the machine to its end and gives what it wrote, both
 // outputs in one.
-func (m *Machine) Run(ctx context.Context, name string, args ...string) (string, error) {
+func (m *Machine) Command(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	out := &Text{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -201,12 +201,12 @@ func (m *Machine) Run(ctx context.Context, name string, args ...string) (string,
 	return out.String(), nil
 }
 
-// Output is Run where a failure is one of the test. It gives up after minutes.
+// Output is Command where a failure is one of the test. It gives up after minutes.
 func (m *Machine) Output(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	out, err := m.Run(ctx, name, args...)
+	out, err := m.Command(ctx, name, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
