@@ -1,6 +1,7 @@
 # make run     builds podnotify and shows it on a real daemon
 # make test    all tests; installs the Debian packages they need, when it may
 # make test-cri  podnotify in pods that a real containerd makes; root, a minute
+# make e2e     the chart in a real Kubernetes, which it builds first; root
 # make test-charts  lints, renders and validates the charts and the manifests of the examples; the first time it builds for minutes
 # make helm    builds the helm that the charts are tested with
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
@@ -60,6 +61,14 @@ test: deps
 test-cri:
 	@sh test/e2e/deps.sh
 	cd test/e2e && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test -timeout 15m ./machine ./pod
+
+# Packages of Debian, Kubernetes and helm are installed or built when they are
+# missing; the rest is a test. What is built stays in the cache.
+.PHONY: e2e
+e2e: helm
+	@sh test/e2e/deps.sh dash dnsmasq-base etcd-server haproxy iptables libc-bin redis-tools
+	@sh test/e2e/kubernetes/build.sh
+	cd test/e2e && PODNOTIFY_TEST_ALL=1 HELM=$(HELM) $(GO) test -v -count 1 -parallel 4 -timeout 50m ./cluster
 
 # What is built once and kept: outside the clone, by version.
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/podnotify

@@ -70,6 +70,7 @@ podnotify:
     expect: notify
     watchdog: {interval: 3s}
     respawn: {mode: signal}
+    timeouts: {stop: 10s} # a hung daemon does not take SIGTERM
 `
 	mydaemonExec = `
 podnotify:
@@ -90,7 +91,8 @@ func TestKubernetes(t *testing.T) {
 	helm := helmProgram(t)
 	c := New(t)
 	s := &suite{Cluster: c, helm: helm, chart: chart, client: c.HTTP()}
-	images(t, c)
+	s.repository, s.tag = images(t, c)
+	t.Logf("image %s:%s; chart %s", s.repository, s.tag, chart)
 	t.Run("all", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *suite){
 			"Redis":         testRedis,
@@ -99,6 +101,7 @@ func TestKubernetes(t *testing.T) {
 			"SidecarKilled": testSidecarKilled,
 			"Entrypoint":    testEntrypoint,
 			"SlowStart":     testSlowStart,
+			"Manifests":     testManifests,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

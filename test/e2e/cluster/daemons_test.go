@@ -1,8 +1,12 @@
 package cluster
 
 import (
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/podnotify/podnotify/test/e2e/image"
@@ -48,8 +52,9 @@ done
 exec redis-server --supervised systemd --bind '*' --protected-mode no --save ''
 `
 
-// images imports the daemons, and podnotify.
-func images(t *testing.T, c *Cluster) {
+// images imports the daemons, and podnotify as it is shipped; it gives the
+// latter's name and tag.
+func images(t *testing.T, c *Cluster) (string, string) {
 	t.Helper()
 	for program, debian := range map[string]string{
 		"redis-server": "redis-server", "redis-cli": "redis-tools", "haproxy": "haproxy", "dash": "dash", "ldd": "libc-bin",
@@ -60,7 +65,7 @@ func images(t *testing.T, c *Cluster) {
 	if err := os.MkdirAll(programs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, pkg := range map[string]string{"podnotify": "./cmd/podnotify", "podnotify-healthcheck": "./cmd/podnotify-healthcheck", "mydaemon": "./examples/mydaemon/go"} {
+	for name, pkg := range map[string]string{"podnotify": "./cmd/podnotify", "mydaemon": "./examples/mydaemon/go"} {
 		if err := image.Build(filepath.Join(programs, name), root, pkg); err != nil {
 			t.Fatal(err)
 		}
@@ -74,10 +79,6 @@ func images(t *testing.T, c *Cluster) {
 		}
 	}
 	user := "65532:65532"
-
-	p := image.Image{Name: podnotifyImage + ":" + tag, User: user, Entrypoint: []string{"/podnotify"}, Cmd: []string{"sidecar"}, Env: []string{"PODNOTIFY_RUN_DIR=/run/podnotify"}}
-	p.Copy(filepath.Join(programs, "podnotify"), "/podnotify", 0o755)
-	p.Copy(filepath.Join(programs, "podnotify-healthcheck"), "/podnotify-healthcheck", 0o755)
 
 	r := image.Image{Name: redis + ":" + tag, User: user, Entrypoint: []string{"redis-server"}}
 	r.Program("redis-server")
@@ -99,7 +100,7 @@ func images(t *testing.T, c *Cluster) {
 	s.Copy(filepath.Join(programs, "podnotify"), "/usr/bin/podnotify", 0o755)
 	shell(&s, "sleep")
 
-	for _, i := range []*image.Image{&p, &r, &h, &m, &d, &s} {
+	for _, i := range []*image.Image{&r, &h, &m, &d, &s} {
 		if len(i.Env) == 0 {
 			i.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		}
@@ -109,4 +110,20 @@ func images(t *testing.T, c *Cluster) {
 		}
 		c.Containerd.Import(t, archive, "k8s.io")
 	}
+	dist := filepath.Join(c.Dir, "dist")
+	if out, err := exec.Command("make", "-C", root, "image", "DIST="+dist).CombinedOutput(); err != nil {
+		t.Fatalf("cannot make podnotify's image: %v\n%s", err, out)
+	}
+	archive := filepath.Join(dist, "podnotify-image-"+runtime.GOARCH+".tar")
+	c.Containerd.Import(t, archive, "k8s.io")
+	manifest, err := exec.Command("tar", "-xOf", archive, "manifest.json").Output()
+	var images []struct{ RepoTags []string }
+	if err == nil {
+		err = json.Unmarshal(manifest, &images)
+	}
+	if err != nil || len(images) != 1 || len(images[0].RepoTags) != 1 {
+		t.Fatalf("cannot tell the name of podnotify's image: %v: %s", err, manifest)
+	}
+	at := strings.LastIndex(images[0].RepoTags[0], ":")
+	return images[0].RepoTags[0][:at], images[0].RepoTags[0][at+1:]
 }

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	root           = "../../.."
-	chart          = root + "/charts/podnotify"
-	podnotifyImage = "podnotify.test/podnotify"
+	root  = "../../.."
+	chart = root + "/charts/podnotify"
 )
 
 // suite is a cluster with what the tests install from.
 type suite struct {
 	*Cluster
 
-	helm   string
-	chart  string
-	client *http.Client
+	helm            string
+	chart           string
+	client          *http.Client
+	repository, tag string // of podnotify's image
 }
 
 // namespace makes one that lets only restricted pods in, and shows what is in it
@@ -162,7 +162,7 @@ type release struct {
 func (s *suite) install(t *testing.T, namespace, name, image, values string, flags ...string) *release {
 	t.Helper()
 	r := &release{suite: s, t: t, namespace: namespace, name: name}
-	r.flags = append([]string{"--namespace", namespace, "--set", "podnotify.image.repository=" + podnotifyImage, "--set-string", "podnotify.image.tag=" + tag,
+	r.flags = append([]string{"--namespace", namespace, "--set", "podnotify.image.repository=" + s.repository, "--set-string", "podnotify.image.tag=" + s.tag,
 		"--set", "daemon.image.repository=" + image, "--set-string", "daemon.image.tag=" + tag, "--set", "fullnameOverride=" + name}, flags...)
 	r.Helm("install", values)
 	return r
@@ -336,4 +336,22 @@ func (r *release) uninstall() {
 			"--namespace", r.namespace, "--selector", "app.kubernetes.io/instance="+r.name, "--output", "name")
 		return err == nil && strings.TrimSpace(out) == "", out
 	})
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no file is %s: %v", pattern, err)
+	}
+	return files
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -36,7 +36,7 @@ func Connect(t testing.TB, m *machine.Machine, address string) *Runtime {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	r := &Runtime{v1.NewRuntimeServiceClient(conn), m}
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()

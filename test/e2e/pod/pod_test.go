@@ -167,6 +167,24 @@ func TestSidecar(t *testing.T) {
 			n.Output(t, "kill", "-CONT", pid)
 			n.until(t, p, "/readyz/redis", 200)
 
+			// The sidecar's end is nothing to the daemon, and the next one knows
+			// what the last one knew: redis says nothing again.
+			for attempt := range 3 {
+				n.Output(t, "kill", "-KILL", strconv.Itoa(p.PID(first)))
+				eventually(t, "the sidecar ended", func() bool { return !p.Running(first) })
+				sidecar.Attempt++
+				first = p.Start(sidecar)
+				n.until(t, p, "/readyz/redis", 200)
+				s := n.status(t, p)
+				if s.Phase != "ready" || !s.Adopted || s.Counters.Datagrams != 0 {
+					t.Errorf("sidecar %d says %+v", attempt+1, s)
+				}
+			}
+			if got := strconv.Itoa(p.PID(redis)); got != pid || !p.Running(redis) {
+				t.Errorf("redis was process %s and is %s, running %v", pid, got, p.Running(redis))
+			}
+			n.ping(t, p)
+
 			// What kubelet does to a container that is to end.
 			n.Output(t, "kill", "-TERM", pid)
 			n.until(t, p, "/readyz/redis", 503)
