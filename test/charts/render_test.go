@@ -90,10 +90,7 @@ func render(t *testing.T, dir, name string, values map[string]any) (rendering, e
 }
 
 func renderChart(c *chart.Chart, name string, values map[string]any) (rendering, error) {
-	version := kubernetes
-	if _, v, is := strings.Cut(name, "-1."); is {
-		version = "v1." + v + ".0"
-	}
+	version := versionOf(name)
 	install := action.NewInstall(new(action.Configuration))
 	install.ClientOnly, install.DryRun, install.Replace = true, true, true
 	install.ReleaseName, install.Namespace = "demo", "default"
@@ -109,6 +106,13 @@ func renderChart(c *chart.Chart, name string, values map[string]any) (rendering,
 	text := manifests(rel)
 	objects, err := parse(text)
 	return rendering{name, version, text, rel.Info.Notes, objects}, err
+}
+
+func versionOf(name string) string {
+	if _, v, is := strings.Cut(name, "-1."); is {
+		return "v1." + v + ".0"
+	}
+	return kubernetes
 }
 
 // manifests are all objects of a release as text, hooks at the end.

@@ -38,9 +38,12 @@ spec:
       image: {{ include "chart.daemonImage" . }}
       imagePullPolicy: {{ $d.image.pullPolicy }}
       {{- if eq .Values.podnotify.mode "run" }}
+      {{- if not $d.command }}
+      {{- fail "podnotify.mode is \"run\": podnotify stands in front of the daemon's command, and cannot see the image's; set daemon.command" }}
+      {{- end }}
       command:
         {{- include "podnotify.command" . | nindent 8 }}
-        {{- required "podnotify.mode is \"run\": podnotify stands in front of the daemon's command, and cannot see the image's; set daemon.command" $d.command | toYaml | nindent 8 }}
+        {{- toYaml $d.command | nindent 8 }}
       {{- else if $d.command }}
       command: {{- toYaml $d.command | nindent 8 }}
       {{- end }}
