@@ -42,7 +42,10 @@ type Node struct {
 	ln      *notify.Listener
 	self    int
 	own     proc.Container
-	ownID   uint64 // our cgroup's number
+	ownID   uint64      // our cgroup's number
+	alive   atomic.Bool // Run runs
+	serves  sync.WaitGroup
+	since   uint64 // when the socket was bound, clock ticks since boot
 	sampler *stopwatch.Sampler
 	newest  *proc.Newest
 
@@ -90,8 +93,10 @@ type Tenant struct {
 	node *Node
 
 	gen     atomic.Uint64
-	seeking bool   // of node.mu: its processes are looked out for
-	cgid    uint64 // of node.mu: in node.numbers
+	recalls sync.Once
+	refused atomic.Bool // it cannot be served
+	seeking bool        // of node.mu: its processes are looked out for
+	cgid    uint64      // of node.mu: in node.numbers
 
 	mu    sync.Mutex     // leaf
 	entry proc.ID        // the container's first process; zero before and after
@@ -127,11 +132,23 @@ func NewNode(fs proc.FS, address string, mode fs.FileMode, log *slog.Logger) (*N
 		n.newest.Close()
 		return nil, err
 	}
+	n.since = uint64(proc.Uptime() / clockTick)
 	n.expire = time.AfterFunc(time.Hour, n.forget)
 	n.expire.Stop()
 	n.sampler = stopwatch.NewSampler(n.report)
 	n.sampler.Sleep = stopwatch.Nanosleep
 	return n, nil
+}
+
+// Close gives the socket up, of a Node that is not run.
+func (n *Node) Close() error { return errors.Join(n.ln.Close(), n.newest.Close()) }
+
+// Healthy returns why nothing is heard.
+func (n *Node) Healthy() error {
+	if !n.alive.Load() {
+		return errors.New("nobody listens on " + n.ln.Env())
+	}
+	return nil
 }
 
 // Run hears what containers say until ctx is done. It ends the services.
@@ -144,12 +161,15 @@ func (n *Node) Run(ctx context.Context) error {
 		defer end()
 		sampled = unlessDone(ctx, n.sampler.Run(ctx))
 	})
+	n.alive.Store(true)
 	heard := n.hear(ctx)
+	n.alive.Store(false)
 	end()
 	work.Wait()
 	for _, t := range n.all() {
 		t.Remove()
 	}
+	n.serves.Wait()
 	n.expire.Stop()
 	n.hearing.Lock()
 	for _, l := range n.letters {
@@ -157,7 +177,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.letters = nil
 	n.hearing.Unlock()
-	return errors.Join(heard, sampled, n.ln.Close(), n.newest.Close())
+	return errors.Join(heard, sampled, n.Close())
 }
 
 func (n *Node) hear(ctx context.Context) error {
@@ -400,24 +420,57 @@ func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.since = n.since
 	t.Service = s
 	n.mu.Lock()
 	n.tenants[t] = true
 	n.mu.Unlock()
-	s.attend()
+	if s.ln == nil {
+		s.attend()
+		return t, nil
+	}
+	n.serves.Go(func() {
+		if err := s.Serve(context.Background()); err != nil { // until it is removed
+			n.log.Error("the container's own socket is of no more use", "service", cfg.Name, "error", err)
+		}
+	})
 	return t, nil
+}
+
+// Refuse has the service say why it cannot be served, and hear nothing.
+func (t *Tenant) Refuse(why string) {
+	t.refused.Store(true)
+	s := t.Service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.facts.Impossible = why
+	s.warn("refused", why)
+	s.stale.Store(true)
+}
+
+// NotStarted tells that the new task that was asked for could not be had: it counts as
+// one that ended at once.
+func (t *Tenant) NotStarted() {
+	s := t.Service
+	s.hear()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.apply(lifecycle.Event{Kind: lifecycle.NotStarted})
+		s.settle()
+	}
 }
 
 // Remove ends the service of a container that is no more.
 func (t *Tenant) Remove() {
 	n := t.node
-	t.Ended()
+	t.look(false)
 	n.hearing.Lock()
 	for pid, r := range n.routes {
 		if r.tenant == t {
 			delete(n.routes, pid)
 		}
 	}
+	t.leave()
 	n.hearing.Unlock()
 	n.mu.Lock()
 	delete(n.tenants, t)
@@ -430,6 +483,9 @@ func (t *Tenant) Remove() {
 // that it said already first.
 func (t *Tenant) Created(pid int) error {
 	n := t.node
+	if t.refused.Load() {
+		return nil
+	}
 	h, err := n.fs.Open(pid)
 	if err != nil {
 		return err
@@ -472,8 +528,22 @@ func (t *Tenant) Created(pid int) error {
 		n.numbers[cgid], t.cgid = t, cgid
 	}
 	n.mu.Unlock()
+	t.known()
 	n.deliver(t)
 	return nil
+}
+
+// known takes up what the podnotify before this one knew, when it is known what there
+// is now to prove it by, and before anything is heard. It may be called again.
+func (t *Tenant) known() {
+	t.recalls.Do(func() {
+		t.Service.mu.Lock()
+		defer t.Service.mu.Unlock()
+		if !t.closed {
+			t.recall()
+			t.settle()
+		}
+	})
 }
 
 // leave takes the container's cgroup from it.
@@ -502,7 +572,7 @@ func (t *Tenant) bury() {
 // Started tells that the container's first process has become the daemon, or what
 // starts it: it is the main process until another is named.
 func (t *Tenant) Started(pid int) error {
-	if err := t.Created(pid); err != nil {
+	if err := t.Created(pid); err != nil || t.refused.Load() {
 		return err
 	}
 	t.mu.Lock()
@@ -556,6 +626,7 @@ func (t *Tenant) Exited(pid int, exit lifecycle.Exit) {
 func (t *Tenant) Ended() {
 	t.look(false)
 	t.node.hearing.Lock()
+	t.known()
 	t.leave()
 	t.node.hearing.Unlock()
 	t.mu.Lock()

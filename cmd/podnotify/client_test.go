@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/control"
+	"github.com/podnotify/podnotify/internal/display"
 	"github.com/podnotify/podnotify/internal/logs"
 	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/probes"
@@ -245,7 +246,7 @@ func TestStatus(t *testing.T) {
        Fails: process [ready]: ` + reasonOf(t, services[2], "process") + `
        Fails: start [ready]: ` + reasonOf(t, services[2], "start") + `
 `
-	if diff := cmp.Diff(want, statusText(all.Services, since.Add(90*time.Second))); diff != "" {
+	if diff := cmp.Diff(want, display.Text(all.Services, since.Add(90*time.Second))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -292,7 +293,7 @@ func TestStatusInFull(t *testing.T) {
        Fails: process [ready]: no main process
        Fails: start [ready]: not ready yet: no READY=1 and no stop so far
 `
-	if diff := cmp.Diff(want, statusText(all, now)); diff != "" {
+	if diff := cmp.Diff(want, display.Text(all, now)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }

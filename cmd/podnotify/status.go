@@ -7,16 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/podnotify/podnotify/internal/ask"
+	"github.com/podnotify/podnotify/internal/display"
 	"github.com/podnotify/podnotify/internal/logs"
 	"github.com/podnotify/podnotify/probes"
-	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
 func newStatusCommand(a *app) *cobra.Command {
@@ -78,7 +77,7 @@ func (a *app) status(ctx context.Context, k *ask.Asker, service, format string) 
 	if format == "json" {
 		err = a.show(body)
 	} else {
-		err = a.show(statusText(services, time.Now()))
+		err = a.show(display.Text(services, time.Now()))
 	}
 	if err != nil {
 		return err
@@ -138,7 +137,7 @@ type view func(services []probes.Status, body string, err error) error
 func (a *app) watchScreen() view {
 	last := ""
 	return func(services []probes.Status, _ string, err error) error {
-		text := statusText(services, time.Now())
+		text := display.Text(services, time.Now())
 		if err != nil {
 			text = ask.Printable(err.Error()) + "\n"
 		}
@@ -162,12 +161,12 @@ func (a *app) watchLines() view {
 			return nil
 		}
 		for _, s := range services {
-			line := statusLine(s)
+			line := display.Line(s)
 			if last[s.Name] == line {
 				continue
 			}
 			last[s.Name] = line
-			if err := a.show(time.Now().UTC().Format(timeFormat) + " " + line + "\n"); err != nil {
+			if err := a.show(time.Now().UTC().Format(display.TimeFormat) + " " + line + "\n"); err != nil {
 				return err
 			}
 		}
@@ -229,141 +228,4 @@ func statusCode(s probes.Status) int {
 		return exitNoDaemon
 	}
 	return exitNotReady
-}
-
-const timeFormat = "2006-01-02 15:04:05 MST"
-
-// statusText shows services in the manner of systemctl status. What the daemon
-// said is made printable.
-func statusText(services []probes.Status, now time.Time) string {
-	var b strings.Builder
-	for i, s := range services {
-		if i > 0 {
-			b.WriteString("\n")
-		}
-		line := func(name, format string, args ...any) {
-			fmt.Fprintf(&b, "%12s: %s\n", name, ask.Printable(fmt.Sprintf(format, args...)))
-		}
-		fmt.Fprintf(&b, "%s %s\n", dot(s), ask.Printable(s.Name))
-		phase := phaseOf(s)
-		if s.Since != nil {
-			phase += fmt.Sprintf(" since %s; %s ago", s.Since.UTC().Format(timeFormat), age(now.Sub(*s.Since)))
-		}
-		line("Phase", "%s", phase)
-		if m := s.Main; m != nil {
-			main := strconv.Itoa(m.PID)
-			if m.Command != "" {
-				main += " (" + m.Command + ")"
-			}
-			if m.InnerPID != 0 && m.InnerPID != m.PID {
-				main += fmt.Sprintf(", process %d in its own PID namespace", m.InnerPID)
-			}
-			line("Main PID", "%s", main)
-			if m.Container != "" {
-				line("Container", "%s", m.Container)
-			}
-		}
-		if s.Status != "" {
-			line("Status", `"%s"`, s.Status)
-		}
-		if n := s.Errno; n.Number != 0 {
-			line("Errno", "%s", strings.TrimSpace(fmt.Sprintf("%d %s", n.Number, n.Name)))
-		}
-		if w := s.Watchdog; w.IntervalSeconds > 0 {
-			ping := "no ping so far"
-			if w.SinceSeconds != nil {
-				ping = "ping " + age(seconds(*w.SinceSeconds)) + " ago"
-			}
-			line("Watchdog", "%s, due every %s", ping, seconds(w.IntervalSeconds))
-		}
-		if s.Respawns > 0 {
-			line("Respawns", "%d", s.Respawns)
-		}
-		if s.LastExit != nil {
-			line("Last exit", "%s", lastExit(s.LastExit))
-		}
-		if at := s.RespawnAt; at != nil {
-			line("Respawn", "at %s; in %s", at.UTC().Format(timeFormat), age(at.Sub(now)))
-		}
-		for _, c := range s.Checks {
-			if !c.OK {
-				line("Fails", "%s [%s]: %s", c.Name, strings.Join(c.Probes, ", "), c.Reason)
-			}
-		}
-		for _, warning := range s.Warnings {
-			line("Warning", "%s", warning)
-		}
-	}
-	return b.String()
-}
-
-// statusLine is a service on one line, without anything that only grows older.
-func statusLine(s probes.Status) string {
-	out := dot(s) + " " + s.Name + " " + phaseOf(s)
-	if s.Main != nil {
-		out += fmt.Sprintf(", process %d", s.Main.PID)
-	}
-	for _, c := range s.Checks {
-		if !c.OK {
-			out += "; " + c.Name + ": " + c.Reason
-			break
-		}
-	}
-	if s.Status != "" {
-		out += `; "` + s.Status + `"`
-	}
-	return ask.Printable(out)
-}
-
-func phaseOf(s probes.Status) string {
-	if s.Paused {
-		return s.Phase + " (paused)"
-	}
-	return s.Phase
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// dot is systemd's: a full one for what is as it shall be, an empty one for what
-// is not there or on its way, a cross for what went wrong.
-func dot(s probes.Status) string {
-	switch {
-	case s.Ready:
-		return "●"
-	case s.Phase == lifecycle.Gone.String():
-		if x := s.LastExit; x != nil && (x.Reason == "stopping" || x.Code != nil && *x.Code == 0) {
-			return "○"
-		}
-		return "×"
-	case s.Phase == lifecycle.Ready.String(), !s.Live:
-		return "×"
-	}
-	return "○"
-}
-
-func lastExit(x *probes.Exit) string {
-	out := x.Reason
-	switch {
-	case x.Signal != "":
-		out += ", signal " + x.Signal
-	case x.Code != nil:
-		out += fmt.Sprintf(", code %d", *x.Code)
-	}
-	if x.At != nil {
-		out += " at " + x.At.UTC().Format(timeFormat)
-	}
-	return out
-}
-
-// age rounds a span to what matters of it.
-func age(d time.Duration) string {
-	switch {
-	case d < time.Second:
-		return max(d, 0).Round(time.Millisecond).String()
-	case d < time.Hour:
-		return d.Round(time.Second).String()
-	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-	}
-	return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
 }

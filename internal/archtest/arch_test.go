@@ -39,6 +39,9 @@ var allowed = map[string]struct{ ours, others []string }{
 		[]string{"github.com/spf13/viper", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/sys"}},
 	"internal/initfile":         {[]string{"internal/config"}, []string{"github.com/coreos/go-systemd/v22/unit"}},
 	"internal/ask":              {nil, nil},
+	"internal/display":          {[]string{"internal/ask", "probes", "sidecar/lifecycle"}, nil},
+	"internal/ctrd":             {nil, []string{"github.com/containerd", "golang.org/x/sys"}},
+	"cmd/podnotify-node":        {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
 	"internal/logs":             {nil, []string{"golang.org/x/sys"}},
 	"internal/rundir":           {nil, []string{"golang.org/x/sys"}},
 	"internal/archtest":         {[]string{"notify", "sidecar/lifecycle"}, nil},
@@ -135,35 +138,37 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestWeight compares the import closure of podnotify with the committed one:
-// a new dependency is seen in review.
+// TestWeight compares the import closures of the programs with the committed ones: a
+// new dependency is seen in review.
 func TestWeight(t *testing.T) {
-	var closure []string
-	for _, p := range list(t, "-deps", "./cmd/podnotify") {
-		if p.Standard {
-			continue
-		}
-		closure = append(closure, p.ImportPath)
-		for path, why := range heavy {
-			if strings.HasPrefix(p.ImportPath, path) {
-				t.Errorf("podnotify links %s: %s", p.ImportPath, why)
+	for _, program := range []string{"cmd/podnotify", "cmd/podnotify-node"} {
+		var closure []string
+		for _, p := range list(t, "-deps", "./"+program) {
+			if p.Standard {
+				continue
+			}
+			closure = append(closure, p.ImportPath)
+			for path, why := range heavy {
+				if program == "cmd/podnotify" && strings.HasPrefix(p.ImportPath, path) {
+					t.Errorf("podnotify links %s: %s", p.ImportPath, why)
+				}
 			}
 		}
-	}
-	slices.Sort(closure)
-	got := strings.Join(closure, "\n") + "\n"
-	file := filepath.Join(root(t), "cmd/podnotify/imports.txt")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+		slices.Sort(closure)
+		got := strings.Join(closure, "\n") + "\n"
+		file := filepath.Join(root(t), program, "imports.txt")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the import closure of podnotify changed; if that is meant: go test ./internal/archtest -update\ngot:\n%swant:\n%s", got, want)
+		if got != string(want) {
+			t.Errorf("the import closure of %s changed; if that is meant: go test ./internal/archtest -update\ngot:\n%swant:\n%s", program, got, want)
+		}
 	}
 }
 

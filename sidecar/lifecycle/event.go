@@ -68,13 +68,14 @@ const (
 	Opened        // the gate accepted once
 	Denied        // the kernel refused us a signal to Who
 	Permitted     // the kernel allows us signals to Who
+	NotStarted    // the start that was asked for could not be done
 	kinds
 )
 
 var kindNames = [kinds]string{
 	"process found", "READY=1", "RELOADING=1", "STOPPING=1", "MAINPID=", "stop seen", "continue seen", "end seen",
 	"stop asked", "respawn asked", "reload asked", "fork followed", "PID file read", "deadline", "podnotify restarted", "STATUS=", "ERRNO=", "BUSERROR=", "VARLINKERROR=", "WATCHDOG=1", "WATCHDOG=trigger",
-	"WATCHDOG_USEC=", "EXTEND_TIMEOUT_USEC=", "RESTART_RESET=1", "gate opened", "signal denied", "signal permitted",
+	"WATCHDOG_USEC=", "EXTEND_TIMEOUT_USEC=", "RESTART_RESET=1", "gate opened", "signal denied", "signal permitted", "start failed",
 }
 
 func (k Kind) String() string { return kindNames[k] }

@@ -641,6 +641,21 @@ func respawnAsked(m *Machine, _ Event, now time.Time) {
 	m.bringBack(WhyAsked, now)
 }
 
+// notStarted counts a start that failed like one that ended at once.
+func notStarted(m *Machine, e Event, now time.Time) {
+	if !m.back || !m.again.IsZero() {
+		return
+	}
+	delay, ok := m.afford(now)
+	m.back = ok
+	if !ok {
+		return
+	}
+	if m.again = after(now, delay); m.again.IsZero() {
+		m.act(Start, e.Who)
+	}
+}
+
 // respawnGone starts the daemon at once, where we are who starts it.
 func respawnGone(m *Machine, e Event, now time.Time) {
 	due := m.back && m.again.IsZero() // Start was asked for already

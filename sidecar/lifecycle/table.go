@@ -47,6 +47,7 @@ var table = [phases][kinds]cell{
 		Opened:        none,
 		Denied:        none,
 		Permitted:     none,
+		NotStarted:    {notStarted, "respawn again, counted"},
 	},
 	Starting: {
 		Found:         {refound, "main process, if none yet; none: -> ready"},
@@ -76,6 +77,7 @@ var table = [phases][kinds]cell{
 		Opened:        {opened, "gate open"},
 		Denied:        {denied, "note"},
 		Permitted:     {permitted, "note"},
+		NotStarted:    none,
 	},
 	Ready: {
 		Found:         none,
@@ -105,6 +107,7 @@ var table = [phases][kinds]cell{
 		Opened:        {opened, "gate open"},
 		Denied:        {denied, "note"},
 		Permitted:     {permitted, "note"},
+		NotStarted:    none,
 	},
 	Reloading: {
 		Found:         none,
@@ -134,6 +137,7 @@ var table = [phases][kinds]cell{
 		Opened:        {opened, "gate open"},
 		Denied:        {denied, "note"},
 		Permitted:     {permitted, "note"},
+		NotStarted:    none,
 	},
 	Stopping: {
 		Found:         {foundNext, "another process: -> starting; none: -> ready"},
@@ -163,6 +167,7 @@ var table = [phases][kinds]cell{
 		Opened:        {opened, "gate open"},
 		Denied:        {denied, "note"},
 		Permitted:     {permitted, "note"},
+		NotStarted:    none,
 	},
 	Gone: {
 		Found:         {found, "-> starting, respawns + 1; none: -> ready"},
@@ -192,6 +197,7 @@ var table = [phases][kinds]cell{
 		Opened:        none,
 		Denied:        none,
 		Permitted:     none,
+		NotStarted:    {notStarted, "respawn again, counted"},
 	},
 }
 
