@@ -8,6 +8,8 @@
 # make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   benchmarks
 # make image   the container image for amd64 and arm64, in dist/; needs no docker and no registry
+# make test-compose  the examples for docker compose on a real engine; root, two minutes
+# make test-compose-v2  the same with docker compose v2, which it builds first
 # make test-image tests it, and that two builds of it are the same bytes
 GO      ?= go
 BIN     ?= bin
@@ -41,6 +43,7 @@ image:
 	done
 	cd hack/image && $(GO) run . -bin $(abspath $(DIST))/bin -license $(CURDIR)/LICENSE -out $(abspath $(DIST)) \
 		-version '$(VERSION)' -revision '$(REVISION)' -time $(SOURCE_DATE_EPOCH) podnotify
+	@ls $(DIST)/podnotify-image*.tar
 
 test-image:
 	cd hack/image && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test ./...
@@ -88,6 +91,15 @@ HELM_LDFLAGS += $(foreach p,chartutil lint/rules,$(foreach v,Major=1 Minor=34,-X
 
 $(HELM):
 	cd test/charts && $(GO) build -o $@ -ldflags '$(HELM_LDFLAGS)' helm.sh/helm/v3/cmd/helm
+
+.PHONY: test-compose test-compose-v2
+test-compose:
+	@sh test/e2e/deps.sh docker.io docker-compose procps
+	cd test/e2e && $(GO) vet ./docker ./compose && $(GO) test -count 1 -timeout 15m ./compose
+
+test-compose-v2:
+	@sh test/e2e/deps.sh docker.io procps
+	cd test/e2e && PODNOTIFY_TEST_COMPOSE=$$(sh compose/v2/build.sh) $(GO) test -count 1 -timeout 15m ./compose
 
 lint:
 	@sh hack/lint.sh
