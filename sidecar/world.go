@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -426,11 +427,12 @@ func (s *Service) judgeMember(p *person) {
 	}
 }
 
-// ours reports whether a process runs podnotify. Where a container boundary is visible that may well be a daemon's podnotify run;
-// where there is none, it is one of our own commands.
+// ours reports whether a process runs podnotify, or the podnotify-healthcheck
+// beside it. Where a container boundary is visible that may well be a daemon's
+// podnotify run; where there is none, it is one of our own commands or checks.
 func (w *World) ours(pid int) bool {
 	exe, err := w.fs.Exe(pid)
-	return err == nil && exe == w.exe
+	return err == nil && (exe == w.exe || exe == filepath.Join(filepath.Dir(w.exe), "podnotify-healthcheck"))
 }
 
 // judgeFirst looks whether process 1 of our own PID namespace is the daemon.

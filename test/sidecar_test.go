@@ -503,8 +503,13 @@ func TestOwnCommands(t *testing.T) {
 	needRoot(t)
 	p := newPod(t)
 	free := freePort(t)
-	w := p.start(t, order{uid: nobody}, bin.podnotify, "wait", "--for", "ready", "--address", "http://"+free, "--timeout", bound.String())
-	eventually(t, "the command runs", func() bool { return strings.HasPrefix(field(w.Pid, "Name"), "podnotify") })
+	commands := []*process{
+		p.start(t, order{uid: nobody}, bin.podnotify, "wait", "--for", "ready", "--address", "http://"+free, "--timeout", bound.String()),
+		p.start(t, order{uid: nobody}, bin.healthcheck, "--address", "http://"+free, "--wait", bound.String()),
+	}
+	for _, c := range commands {
+		eventually(t, "the command runs", func() bool { return strings.HasPrefix(field(c.Pid, "Name"), "podnotify") })
+	}
 	n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "none")
 	for range 20 {
 		n.expect("/readyz", 503, "no main process")
@@ -514,8 +519,10 @@ func TestOwnCommands(t *testing.T) {
 	if s := n.status("d"); s.Main == nil || s.Main.PID != d.inner() {
 		t.Errorf("main process is %+v, want %d", s.Main, d.inner())
 	}
-	if w.over() {
-		t.Errorf("podnotify wait has ended: %s", &w.stderr)
+	for _, c := range commands {
+		if c.over() {
+			t.Errorf("%s has ended: %s", c.name, &c.stderr)
+		}
 	}
 }
 

@@ -188,15 +188,16 @@ func (p *project) get(path string) (code int, body string) {
 	return r.StatusCode, string(b)
 }
 
-// readySince is when the daemon became ready.
+// readySince is when the daemon became ready, the first process that was one.
 func (p *project) readySince() time.Time {
 	p.t.Helper()
 	var s struct {
-		Phase string
-		Since time.Time
+		Phase    string
+		Since    time.Time
+		Respawns int
 	}
 	code, body := p.get("/statusz/redis")
-	if err := json.Unmarshal([]byte(body), &s); code != 200 || err != nil || s.Phase != "ready" {
+	if err := json.Unmarshal([]byte(body), &s); code != 200 || err != nil || s.Phase != "ready" || s.Respawns != 0 {
 		p.t.Fatalf("%v: %d %s", err, code, body)
 	}
 	return s.Since
@@ -305,7 +306,7 @@ func TestCompose(t *testing.T) {
 		p.Output(t, "exec", redis.ID, "sh", "-c", `i=0; while [ $i -lt 20 ]; do (sh -c "sleep 0.01" &); i=$((i+1)); done`)
 		eventually(t, p.noZombies)
 
-		// podnotify's own end is not the daemon's.
+		// podnotify's own end is not the daemon's, and forgets nothing.
 		before := p.container("podnotify")
 		p.signal(before, "KILL")
 		eventually(t, func() error {
@@ -314,8 +315,12 @@ func TestCompose(t *testing.T) {
 			}
 			return nil
 		})
+		p.is("redis", "healthy")
 		if now := p.container("redis"); now.State.Pid != redis.State.Pid || now.State.Status != "running" {
 			t.Errorf("redis is %+v, was %+v", now.State, redis.State)
+		}
+		if _, body := p.get("/statusz/redis"); !strings.Contains(body, `"adopted":true`) {
+			t.Errorf("podnotify has not adopted redis: %s", body)
 		}
 		p.clean("ns", "podnotify", "install", "redis", "app")
 	})
