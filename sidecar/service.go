@@ -73,7 +73,8 @@ type Deps struct {
 	// ends and stops is exact.
 	Parent bool
 	// Gone is called, in order and under nobody's lock, when a main process ended;
-	// with again, Start will be called in time.
+	// with again, Start will be called in time. If that is called off, Gone is called
+	// once more.
 	Gone func(x lifecycle.LastExit, again bool)
 	// Start is called likewise when the daemon is to be started again.
 	Start func()
@@ -318,7 +319,7 @@ func (s *Service) catchUp() { _, _ = s.drain(backlog) }
 // is held.
 func (s *Service) apply(e lifecycle.Event) {
 	now := s.now()
-	from, exit := s.m.Phase(), s.m.LastExit()
+	from, exit, back := s.m.Phase(), s.m.LastExit(), s.m.ComesBack()
 	switch e.Kind {
 	case lifecycle.Found, lifecycle.MainPID:
 		e.Missed = s.missed(e.Who)
@@ -326,6 +327,10 @@ func (s *Service) apply(e lifecycle.Event) {
 	actions := s.m.Apply(e, now)
 	if s.m.Phase() == lifecycle.Gone && from != lifecycle.Gone {
 		s.gone() // before it is started again
+	}
+	if back && s.m.Phase() == from && !s.m.ComesBack() {
+		s.say(slog.LevelInfo, "daemon is not started again, it was told to stop")
+		s.gone()
 	}
 	for _, a := range actions {
 		s.act(a)
@@ -621,10 +626,14 @@ func (s *Service) adopt(h *proc.Handle) {
 }
 
 // Start calls start, which starts the daemon, and adopts what it returns. No
-// datagram is applied in between, so the daemon's first word finds it known.
+// datagram is applied in between, so the daemon's first word finds it known. It
+// does nothing if a respawn was called off meanwhile.
 func (s *Service) Start(start func() (*proc.Handle, error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.m.Phase() == lifecycle.Gone && !s.m.ComesBack() {
+		return nil
+	}
 	h, err := start()
 	if err != nil {
 		return err
@@ -686,13 +695,28 @@ func (s *Service) StopAsked(kill bool) {
 }
 
 // Stop asks the main process to end, by signals.kill, and kills it after the stop
-// time-out. It is not respawned.
+// time-out. It is not respawned, also if it has ended and is about to be.
 func (s *Service) Stop() error {
+	if s.callOff() {
+		return nil
+	}
 	if err := s.mayEnd("stop", s.cfg.KillSignal); err != nil {
 		return err
 	}
 	s.StopAsked(true)
 	return s.Signal(s.cfg.KillSignal)
+}
+
+// callOff calls off the respawn that is due, if one is.
+func (s *Service) callOff() bool {
+	s.hear()
+	defer s.mu.Unlock()
+	if s.closed || !s.m.ComesBack() {
+		return false
+	}
+	s.apply(lifecycle.Event{Kind: lifecycle.StopAsked})
+	s.settle()
+	return true
 }
 
 // Kill sends a signal to the main process. One that usually ends a process is

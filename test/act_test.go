@@ -46,6 +46,30 @@ func TestStopCommand(t *testing.T) {
 			}
 		}
 	})
+	for _, verb := range []string{"stop", "prestop"} {
+		t.Run("between two instances, "+verb, func(t *testing.T) {
+			t.Parallel()
+			n := (*pod)(nil).supervised(t, order{}, []string{"--service", "d", "--expect", "none", "--respawn-mode", "exec",
+				"--respawn-delay", "1h", "--respawn-max-delay", "1h"}, "sh", "-c", "exit 5")
+			n.untilPhase("gone")
+			n.works(verb)
+			if code := n.exit(); code != 5 {
+				t.Errorf("exit code %d, want that of the last instance, 5", code)
+			}
+		})
+	}
+	t.Run("as it is respawned", func(t *testing.T) { // before, while and after the next one is started
+		t.Parallel()
+		for range 20 {
+			n := (*pod)(nil).supervised(t, order{}, []string{"--service", "d", "--expect", "none", "--respawn-mode", "exec",
+				"--respawn-delay", "0", "--respawn-limit", "0"}, "sh", "-c", "exit 5")
+			eventually(t, "it is respawned", func() bool { return n.transitions()[change{"gone", "ready"}] > 3 })
+			n.command("stop") // run may be over before it answers
+			if code := n.exit(); code != 5 && code != 143 {
+				t.Errorf("exit code %d, want that of the last instance", code)
+			}
+		}
+	})
 	t.Run("killed", func(t *testing.T) {
 		t.Parallel()
 		n := scripted(t, []string{"--expect", "notify", "--timeouts-stop", "300ms"}, "ignore;send READY=1;sleep 1h")

@@ -85,7 +85,8 @@ func newActCommands(a *app) []*cobra.Command {
 	reload := act("reload", "Have a daemon reload", `Send signals.reload to the main process of a service, and wait until it has
 reloaded, if it tells: RELOADING=1 and READY=1 after it.`)
 	stop := act("stop", "End a daemon", `Send signals.kill to the main process of a service, SIGKILL after timeouts.stop,
-and wait for its end. It is not respawned by podnotify; a platform may do so.`)
+and wait for its end. It is not respawned by podnotify, also if it has ended and is
+about to be; a platform may do so.`)
 	respawn := act("respawn", "End a daemon and have it started again", `Send signals.kill to the main process of a service, SIGKILL after timeouts.stop.
 What started it starts it again: podnotify run with respawn.mode exec, else the
 platform, which restarts the container.`)

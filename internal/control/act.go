@@ -138,5 +138,8 @@ func stop(ctx context.Context, s Service, args url.Values) error {
 	if err := s.Stop(); err != nil || args.Get("no-wait") != "" {
 		return err
 	}
-	return settled(ctx, s, func(n *lifecycle.Snapshot) bool { return n.Main != main })
+	if main == (lifecycle.ProcID{}) { // it had ended already, or was started this moment
+		main = s.Look().Main
+	}
+	return settled(ctx, s, func(n *lifecycle.Snapshot) bool { return n.Main != main || main == lifecycle.ProcID{} })
 }

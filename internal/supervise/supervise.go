@@ -47,7 +47,8 @@ func (e *StartError) Code() int {
 
 // Service is what is told of the daemon, and asked about it.
 type Service interface {
-	// Start calls start and takes the process it returns as the main process.
+	// Start calls start and takes the process it returns as the main process. It does
+	// not call it for a respawn that was called off: then the end follows as a turn.
 	Start(start func() (*proc.Handle, error)) error
 	// Observe takes a stop, continue or end of a child.
 	Observe(stopwatch.Transition)
@@ -141,19 +142,20 @@ func (d *Daemon) start(foreground bool) error {
 			path, args = listener(path, args)
 		}
 	}
+	started := false
 	err := d.service.Start(func() (*proc.Handle, error) {
 		pid, err := syscall.ForkExec(path, args, attr)
 		if err != nil {
 			return nil, &StartError{d.cfg.Args[0], err}
 		}
-		d.pid = pid
+		d.pid, started = pid, true
 		d.cfg.Begun(pid)
 		if fd < 0 { // before Linux 5.4
 			return proc.Proc.Open(pid)
 		}
 		return proc.Proc.FromPidfd(fd, pid)
 	})
-	if err != nil {
+	if err != nil || !started {
 		return err
 	}
 	d.idle = false

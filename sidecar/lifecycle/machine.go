@@ -803,6 +803,14 @@ func stopAsked(m *Machine, e Event, now time.Time) {
 	}
 }
 
+// stopGone calls off the respawn that is due, if one is: what is told to stop stays
+// away, as a unit of systemd's in auto-restart.
+func stopGone(m *Machine, e Event, _ time.Time) {
+	if e.Number != Leaving {
+		m.back, m.again = false, time.Time{}
+	}
+}
+
 func timer(m *Machine, _ Event, now time.Time) {
 	passed := func(d *time.Time) bool {
 		if d.IsZero() || now.Before(*d) {

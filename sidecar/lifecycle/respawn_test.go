@@ -126,6 +126,30 @@ func TestRespawnWhen(t *testing.T) {
 	}
 }
 
+// A respawn that is due is called off by what would have ended the daemon, but not
+// by podnotify going down.
+func TestRespawnCalledOff(t *testing.T) {
+	leaving := Event{Kind: StopAsked, Number: Leaving}
+	for _, c := range []struct {
+		delay time.Duration
+		asked Event
+		back  bool
+	}{{sec, asked, false}, {sec, toKill, false}, {sec, leaving, true}, {0, toKill, false}} {
+		m := New(respawning(RespawnExec, func(p *Policy) { p.Respawn.Delay = c.delay }))
+		for _, e := range []Event{finds(daemon), endsBy(daemon, exited(1)), c.asked} {
+			m.Apply(e, epoch)
+		}
+		_, due := m.Deadline()
+		if m.ComesBack() != c.back || due != c.back || m.Phase() != Gone {
+			t.Errorf("delay %v, asked %d: %v, comes back %v, due %v; want gone, %v", c.delay, c.asked.Number, m.Phase(), m.ComesBack(), due, c.back)
+		}
+		m.Apply(respawnIt, epoch)
+		if !m.ComesBack() {
+			t.Errorf("delay %v, asked %d, then podnotify respawn: it does not come back", c.delay, c.asked.Number)
+		}
+	}
+}
+
 // The daemon is started again here, after a delay, so often and not more.
 func TestRespawnExec(t *testing.T) {
 	crash := exited(1)

@@ -178,7 +178,7 @@ var table = [phases][kinds]cell{
 		Stopped:       {stopNew, "stop, auto: -> starting, continue it"},
 		Continued:     none,
 		Ended:         {exitTold, "record how"},
-		StopAsked:     none,
+		StopAsked:     {stopGone, "a respawn that is due is called off"},
 		RespawnAsked:  {respawnGone, "exec: start"},
 		ReloadAsked:   none,
 		Forked:        none,
