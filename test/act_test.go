@@ -205,6 +205,32 @@ while :; do sleep 0.02; done`
 	}
 }
 
+// TestLateSignal: a platform may send its SIGTERM when the daemon has ended already,
+// and podnotify is about to: it ends with the daemon's code all the same, and leaves
+// nothing behind.
+func TestLateSignal(t *testing.T) {
+	t.Parallel()
+	for i := range 20 {
+		n := scripted(t, []string{"--expect", "notify"}, "send READY=1;wait;exit 5")
+		n.until("/readyz", 200)
+		n.command("stop")
+		for range i % 5 {
+			time.Sleep(200 * time.Microsecond)
+		}
+		for range 3 {
+			_ = n.Signal(unix.SIGTERM) // it may be over
+		}
+		if code := n.exit(); code != 5 {
+			t.Errorf("exit code %d, want the daemon's, 5", code)
+		}
+		for _, file := range []string{n.socket("d"), n.dir + "/control"} {
+			if exists(file) {
+				t.Errorf("%s is left behind", file)
+			}
+		}
+	}
+}
+
 // TestReloadCommand: it ends when the daemon has reloaded, as far as that tells.
 func TestReloadCommand(t *testing.T) {
 	t.Parallel()

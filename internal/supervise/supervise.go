@@ -170,8 +170,9 @@ func (d *Daemon) start(foreground bool) error {
 	return nil
 }
 
+// letGo gives the terminal back. Signals stay caught: one that comes now is for a
+// daemon that is no more, and would end us before we have ended.
 func (d *Daemon) letGo() {
-	signal.Stop(d.signals)
 	if d.terminal {
 		takeBack()
 	}
