@@ -7,7 +7,7 @@
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
 # make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   benchmarks
-# make image   the container image for amd64 and arm64, in dist/; needs no docker and no registry
+# make image   the container image for amd64 and arm64, in dist/; needs no docker and no registry (IMAGE=podnotify-node: that of the agent)
 # make test-compose  the examples for docker compose on a real engine; root, two minutes
 # make test-compose-v2  the same with docker compose v2, which it builds first
 # make test-image tests it, and that two builds of it are the same bytes
@@ -34,16 +34,20 @@ build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/mydaemon ./examples/mydaemon/go
 	@mkdir -p $(BIN)/run/podnotify && chmod 1777 $(BIN)/run/podnotify # for the Dockerfile: it cannot make a directory
 
+IMAGE ?= podnotify
+PROGRAMS_podnotify      = ./cmd/podnotify ./cmd/podnotify-healthcheck
+PROGRAMS_podnotify-node = ./cmd/podnotify-node
+
 .PHONY: image test-image
 # The bytes depend on the source, VERSION, REVISION, the date and the Go release; on nothing else.
 image:
 	for arch in $(ARCHES); do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOFLAGS= $(GO) build -trimpath -buildvcs=false \
-			-ldflags '$(LDFLAGS) -X main.revision=$(REVISION)' -o $(DIST)/bin/$$arch/ ./cmd/podnotify ./cmd/podnotify-healthcheck || exit; \
+			-ldflags '$(LDFLAGS) -X main.revision=$(REVISION)' -o $(DIST)/bin/$$arch/ $(PROGRAMS_$(IMAGE)) || exit; \
 	done
 	cd hack/image && $(GO) run . -bin $(abspath $(DIST))/bin -license $(CURDIR)/LICENSE -out $(abspath $(DIST)) \
-		-version '$(VERSION)' -revision '$(REVISION)' -time $(SOURCE_DATE_EPOCH) podnotify
-	@ls $(DIST)/podnotify-image*.tar
+		-version '$(VERSION)' -revision '$(REVISION)' -time $(SOURCE_DATE_EPOCH) $(IMAGE)
+	@ls $(DIST)/$(IMAGE)-image*.tar
 
 test-image:
 	cd hack/image && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test ./...

@@ -61,6 +61,15 @@ var images = map[string]image{
 		user:        "65532:65532",
 		dirs:        []string{"/run/podnotify"},
 	},
+	"podnotify-node": {
+		repository:  "podnotify/podnotify-node",
+		title:       "podnotify-node",
+		description: "answers probes for all daemons of a host",
+		programs:    []string{"podnotify-node"},
+		entrypoint:  []string{"/podnotify-node"},
+		ports:       []string{"19119/tcp"},
+		user:        "0:0", // containerd's socket is root's, and so are daemons
+	},
 }
 
 var architectures = []string{"amd64", "arm64"}

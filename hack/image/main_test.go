@@ -22,16 +22,16 @@ import (
 
 var made = release{version: "v1.2.3+x", revision: "0123abcd", time: time.Unix(1_700_000_000, 0).UTC()}
 
-// buildAll builds the image of podnotify of binaries that say their name, in a
-// directory of its own, and returns what was written.
-func buildAll(t *testing.T, mode os.FileMode) (files map[string][]byte, dir string) {
+// buildAll builds an image of binaries that say their name, in a directory of its
+// own, and returns what was written.
+func buildAll(t *testing.T, what string, mode os.FileMode) (files map[string][]byte, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, arch := range architectures {
 		if err := os.MkdirAll(filepath.Join(dir, "bin", arch), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for _, p := range images["podnotify"].programs {
+		for _, p := range images[what].programs {
 			if err := os.WriteFile(filepath.Join(dir, "bin", arch, p), []byte(p+" for "+arch), mode); err != nil {
 				t.Fatal(err)
 			}
@@ -40,11 +40,12 @@ func buildAll(t *testing.T, mode os.FileMode) (files map[string][]byte, dir stri
 	if err := os.WriteFile(filepath.Join(dir, "licence"), []byte("as you like it"), mode); err != nil {
 		t.Fatal(err)
 	}
-	if err := build("podnotify", filepath.Join(dir, "bin"), filepath.Join(dir, "licence"), filepath.Join(dir, "out"), made); err != nil {
+	if err := build(what, filepath.Join(dir, "bin"), filepath.Join(dir, "licence"), filepath.Join(dir, "out"), made); err != nil {
 		t.Fatal(err)
 	}
 	files = map[string][]byte{}
-	for _, name := range []string{"podnotify-image.tar", "podnotify-image-amd64.tar", "podnotify-image-arm64.tar"} {
+	for _, suffix := range []string{"-image.tar", "-image-amd64.tar", "-image-arm64.tar"} {
+		name := what + suffix
 		b, err := os.ReadFile(filepath.Join(dir, "out", name))
 		if err != nil {
 			t.Fatal(err)
@@ -57,11 +58,13 @@ func buildAll(t *testing.T, mode os.FileMode) (files map[string][]byte, dir stri
 // TestReproducible: neither the directory, nor the time, nor the modes of the
 // files that a umask left change a byte.
 func TestReproducible(t *testing.T) {
-	one, _ := buildAll(t, 0o755)
-	two, _ := buildAll(t, 0o700)
-	for name := range one {
-		if !bytes.Equal(one[name], two[name]) {
-			t.Errorf("%s: two builds differ", name)
+	for what := range images {
+		one, _ := buildAll(t, what, 0o755)
+		two, _ := buildAll(t, what, 0o700)
+		for name := range one {
+			if !bytes.Equal(one[name], two[name]) {
+				t.Errorf("%s: two builds differ", name)
+			}
 		}
 	}
 }
@@ -136,7 +139,7 @@ func checkImage(t *testing.T, im v1.Image, arch string) {
 
 // TestLayout reads the OCI layout as others do.
 func TestLayout(t *testing.T) {
-	files, _ := buildAll(t, 0o755)
+	files, _ := buildAll(t, "podnotify", 0o755)
 	dir := t.TempDir()
 	for tr := tar.NewReader(bytes.NewReader(files["podnotify-image.tar"])); ; {
 		h, err := tr.Next()
@@ -193,7 +196,7 @@ func TestLayout(t *testing.T) {
 }
 
 func TestDockerArchive(t *testing.T) {
-	_, dir := buildAll(t, 0o755)
+	_, dir := buildAll(t, "podnotify", 0o755)
 	for _, arch := range architectures {
 		tag, err := name.NewTag("podnotify/podnotify:1.2.3_x")
 		if err != nil {
@@ -207,8 +210,36 @@ func TestDockerArchive(t *testing.T) {
 	}
 }
 
+// TestNode: the agent of a host is root there, and brings nothing but itself.
+func TestNode(t *testing.T) {
+	_, dir := buildAll(t, "podnotify-node", 0o755)
+	im, err := tarball.ImageFromPath(filepath.Join(dir, "out", "podnotify-node-image-amd64.tar"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := im.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Config; got.User != "0:0" || !slices.Equal(got.Entrypoint, []string{"/podnotify-node"}) || got.Cmd != nil || got.Env != nil {
+		t.Errorf("%+v", got)
+	}
+	layers, err := im.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatal(len(layers), err)
+	}
+	r, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got := content(t, r); !slices.Equal(got, []string{"0644 0:0 LICENSE as you like it", "0755 0:0 podnotify-node podnotify-node for amd64"}) {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestMistakes(t *testing.T) {
-	_, dir := buildAll(t, 0o755)
+	_, dir := buildAll(t, "podnotify", 0o755)
 	for what, want := range map[string]string{"podnot": "no such image", "podnotify": "no such file"} {
 		if err := build(what, dir, filepath.Join(dir, "licence"), filepath.Join(dir, "out"), made); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", what, err, want)
