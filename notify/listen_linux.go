@@ -40,6 +40,10 @@ type Config struct {
 	// times as many datagrams a second, and a sender is known by a number alone, which
 	// may have passed to another process.
 	NoPidfd bool
+
+	// Keep leaves the path in place on Close, for the next Listen to replace: so there
+	// is a socket at any time, although nobody hears what is sent to it meanwhile.
+	Keep bool
 }
 
 // A Listener is a bound notification socket.
@@ -49,6 +53,7 @@ type Config struct {
 type Listener struct {
 	address  string
 	hasPidfd bool
+	keep     bool
 	inode    fileID // of a path, to know it again
 
 	file   *os.File
@@ -89,7 +94,7 @@ func listen(c Config) (*Listener, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	l := &Listener{address: c.Address}
+	l := &Listener{address: c.Address, keep: c.Keep}
 	if err := l.open(fd, c); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -228,7 +233,7 @@ func (l *Listener) Env() string { return l.address }
 func (l *Listener) HasPidfd() bool { return l.hasPidfd }
 
 // Close closes the socket and removes its path, unless another socket has taken that
-// meanwhile. What is still queued is lost. Wait and Drain return [ErrClosed] from then
+// meanwhile or Config.Keep is set. What is still queued is lost. Wait and Drain return [ErrClosed] from then
 // on; so does a second Close. Close waits for a Drain that is running: it must not be
 // called by its Handler.
 func (l *Listener) Close() error {
@@ -236,7 +241,7 @@ func (l *Listener) Close() error {
 		return ErrClosed
 	}
 	// While the socket lives nobody else's Listen replaces it: so look, remove, then close.
-	if l.address[0] == '/' {
+	if l.address[0] == '/' && !l.keep {
 		if id, err := identify(l.address); err == nil && id == l.inode {
 			os.Remove(l.address)
 		}

@@ -87,6 +87,9 @@ type Deps struct {
 	Awaiting func(bool)
 	// Judged adds to the kernel's word of an end what a container's runtime knows.
 	Judged func(lifecycle.Exit) lifecycle.Exit
+	// Since is when the shared socket of a service without one of its own was bound,
+	// in clock ticks since boot: who is older may have spoken to nobody. 0: nobody.
+	Since uint64
 	// CatchUp applies what is queued on a socket that the service shares with
 	// others, theirs too. It is called without the service's lock.
 	CatchUp func()
@@ -153,9 +156,13 @@ var ErrNoPidfd = errors.New("cannot use notify.access any: the kernel has no SO_
 func New(cfg Config, dep Deps) (*Service, error) {
 	s := newService(cfg, dep)
 	if cfg.Address == "" {
+		s.since = dep.Since
+		s.recall()
 		return s, nil
 	}
-	ln, err := notify.Listen(notify.Config{Address: cfg.Address, Mode: cfg.Mode})
+	s.since = uint64(proc.Uptime() / clockTick)
+	// A daemon of a sidecar that was stopped lives on, and the next one will listen.
+	ln, err := notify.Listen(notify.Config{Address: cfg.Address, Mode: cfg.Mode, Keep: !dep.Parent})
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +171,6 @@ func New(cfg Config, dep Deps) (*Service, error) {
 		return nil, ErrNoPidfd
 	}
 	s.ln = ln
-	s.since = uint64(proc.Uptime() / clockTick)
 	s.recall()
 	return s, nil
 }

@@ -332,11 +332,6 @@ func (l *loader) check(s *service, values layers) {
 		}
 		said[key] = true
 	}
-	for _, n := range notYet {
-		if n.asked(l.mode, s) {
-			fail(n.key, n.reason, n.cure)
-		}
-	}
 	switch e := s.Policy.Expect; {
 	case l.mode == Node && (e == lifecycle.ExpectFork || e == lifecycle.ExpectDaemon):
 		fail("expect", "a container ends with its first process, and podnotify-node is not the parent that could follow a fork",
@@ -349,6 +344,9 @@ func (l *loader) check(s *service, values layers) {
 	}
 	if s.Policy.OnUnknown == lifecycle.UnknownReload && s.ReloadSignal == 0 {
 		fail("policy.unknown", "no signal to reload is named", "set signals.reload; HUP ends some daemons")
+	}
+	if s.Policy.OnUnknown == lifecycle.UnknownRestart && s.Policy.StartTimeout == 0 {
+		fail("policy.unknown", "it is restarted after timeouts.start, and that is never", "set timeouts.start")
 	}
 	switch {
 	case s.Policy.Respawn.Mode == lifecycle.RespawnExec && l.mode != Run:

@@ -533,9 +533,6 @@ func TestErrors(t *testing.T) {
 		{"fdstore", input{args: "--service a --fdstore-max=-1"}, []string{
 			`cannot use fdstore.max "-1" (from --fdstore-max): is no whole number from 0 on`}},
 
-		// Not in this version.
-		{"unknown", input{args: "--service a --policy-unknown ready"}, []string{
-			`cannot use policy.unknown "ready" (from --policy-unknown): this version only knows not-ready; leave it out`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !strings.Contains(test.in.args, "--run-dir") { // the default depends on who runs the test
@@ -549,11 +546,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What a later version allows is still judged by its other values.
-func TestWithoutNotYet(t *testing.T) {
-	old := notYet
-	notYet = nil
-	t.Cleanup(func() { notYet = old })
+// What depends on another value is judged by that.
+func TestUnknown(t *testing.T) {
 	for _, test := range []struct {
 		mode Mode
 		args string
@@ -562,6 +556,8 @@ func TestWithoutNotYet(t *testing.T) {
 		{Sidecar, "--policy-unknown reload", []string{`cannot use policy.unknown "reload" (from --policy-unknown): no signal to reload is named; set signals.reload; HUP ends some daemons`}},
 		{Sidecar, "--policy-unknown reload --signals-reload HUP", nil},
 		{Sidecar, "--policy-unknown ready", nil},
+		{Sidecar, "--policy-unknown restart", nil},
+		{Sidecar, "--policy-unknown restart --timeouts-start 0", []string{`cannot use policy.unknown "restart" (from --policy-unknown): it is restarted after timeouts.start, and that is never; set timeouts.start`}},
 	} {
 		_, err := input{mode: test.mode, args: "--service a --run-dir /r " + test.args, command: []string{"a"}}.load(t)
 		if diff := cmp.Diff(test.want, lines(err)); diff != "" {
@@ -757,11 +753,6 @@ func TestTable(t *testing.T) {
 	for _, s := range []string{"timeouts.start", "--timeouts-start", "PODNOTIFY_TIMEOUTS_START", "name", "--service", "PODNOTIFY_SERVICE", "--respawn-max-delay", "PODNOTIFY_RESPAWN_MAX_DELAY"} {
 		if !seen[s] {
 			t.Errorf("%s is missing", s)
-		}
-	}
-	for _, n := range notYet {
-		if !isServiceKey(n.key) {
-			t.Errorf("notYet names %s, which is no key", n.key)
 		}
 	}
 }

@@ -23,7 +23,6 @@ func TestDocs(t *testing.T) {
 	for name, text := range map[string]string{
 		"podnotify's keys": keyTable(processKeys),
 		"service's keys":   keyTable(serviceKeys),
-		"not yet":          notYetTable(),
 	} {
 		begin, end := "<!-- generated: "+name+" -->\n", "<!-- end -->\n"
 		head, rest, found := strings.Cut(got, begin)
@@ -54,15 +53,6 @@ func keyTable[T any](keys []key[T]) string {
 			def = "`" + k.def + "`"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | `--%s %s`<br>`%s` |\n", k.name, def, k.help, k.flag(), k.word, k.env())
-	}
-	return b.String()
-}
-
-func notYetTable() string {
-	var b strings.Builder
-	b.WriteString("| key | refused because | instead |\n|---|---|---|\n")
-	for _, n := range notYet {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", n.key, n.reason, n.cure)
 	}
 	return b.String()
 }

@@ -58,8 +58,8 @@ const (
 	// Lost is a record of a main process that is no more. Its counts hold, and it
 	// has ended; whatever runs instead is another.
 	Lost
-	// Changed is a record of another way of being ready. What was known says
-	// nothing about this one.
+	// Changed is a record of another way of being ready, or of nobody in particular.
+	// What was known says nothing about this one.
 	Changed
 	// Proven is a record of the main process that lives.
 	Proven
@@ -76,8 +76,10 @@ func (r *Record) Judge(w World, expect lifecycle.Expect) Verdict {
 	switch {
 	case r.Boot != w.Boot || w.Boot == "":
 		return Foreign
-	case r.State.Main == lifecycle.ProcID{}:
+	case r.State.Main == lifecycle.ProcID{} && (r.State.Phase == lifecycle.Absent || r.State.Phase == lifecycle.Gone):
 		return Idle
+	case r.State.Main == lifecycle.ProcID{}:
+		return Changed // of whom it was is not known
 	case w.Main.ID != r.Main.ID,
 		w.Main.Inode != 0 && r.Main.Inode != 0 && w.Main.Inode != r.Main.Inode,
 		w.Main.Container != r.Main.Container:

@@ -57,6 +57,16 @@ func may(from Phase, k Kind, to Phase) bool {
 }
 
 func (w *watcher) apply(e Event, now time.Time) error {
+	if e.Kind == Resumed {
+		if w.last.Main == nobody {
+			return nil // of whom nothing can be proven
+		}
+		var err error
+		if w.m, err = rebirth(w.m, w.p); err != nil {
+			return err
+		}
+		w.last = w.m.Snapshot()
+	}
 	actions := w.m.Apply(e, now)
 	old, s := w.last, w.m.Snapshot()
 	w.last = s
@@ -85,6 +95,10 @@ func (w *watcher) apply(e Event, now time.Time) error {
 	if e.Kind == StopAsked && living {
 		w.asked = true
 		w.kills = w.kills || e.Number == 1
+	}
+	if e.Kind == Resumed {
+		w.killed = false               // it may not have been sent
+		w.asked = w.asked && w.m.asked // it was only us who went down
 	}
 	switch e.Kind {
 	case RespawnAsked:
@@ -162,7 +176,8 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		case Knock:
 			x = must(w.p.Gate && !s.GateOpen && a.Who == s.Main, "knocks for process %v", a.Who)
 		case Terminate, Abort:
-			byUs := !asked && (mode == RespawnSignal || mode == RespawnExec) && (e.Kind == Timer || e.Kind == Trigger)
+			byUs := !asked && ((mode == RespawnSignal || mode == RespawnExec) && (e.Kind == Timer || e.Kind == Trigger) ||
+				e.Kind == Timer && old.Unknown && w.p.OnUnknown == UnknownRestart)
 			x = must(!back && (e.Kind == RespawnAsked || byUs) && s.Phase == Stopping && a.Who == s.Main && a.Who != nobody, "ends process %v", a.Who)
 			w.asked, w.kills, w.back = true, true, true
 		case Start:
@@ -240,6 +255,7 @@ func drawPolicy(t *rapid.T) Policy {
 		OnReload:       rapid.SampledFrom([]Effect{Ignore, NotReady}).Draw(t, "reloading"),
 		OnErrno:        rapid.SampledFrom([]Effect{Ignore, NotReady, NotLive}).Draw(t, "errno"),
 		OnPaused:       rapid.SampledFrom([]Effect{Ignore, NotReady}).Draw(t, "paused"),
+		OnUnknown:      rapid.SampledFrom([]Unknown{UnknownNotReady, UnknownReady, UnknownReload, UnknownRestart}).Draw(t, "unknown"),
 		Respawn: Respawn{
 			Mode:     rapid.SampledFrom([]RespawnMode{RespawnPlatform, RespawnSignal, RespawnExec, RespawnPod}).Draw(t, "mode"),
 			When:     rapid.SampledFrom([]RespawnWhen{OnFailure, Never, Always}).Draw(t, "when"),

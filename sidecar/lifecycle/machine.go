@@ -529,6 +529,7 @@ func continued(m *Machine, e Event, now time.Time) {
 		if m.s.Phase == Starting {
 			m.ready(now)
 		}
+		m.known(now)
 	}
 }
 

@@ -87,7 +87,7 @@ func watched(e Expect) Policy { return with(e, func(p *Policy) { p.Watchdog = 10
 func gated(e Expect) Policy   { return with(e, func(p *Policy) { p.Gate = true }) }
 
 var actionNames = [...]string{Continue: "continue", Kill: "kill", Hold: "hold", Knock: "knock",
-	Terminate: "terminate", Abort: "abort", Start: "start", RestartContainer: "restart container of", RestartPod: "restart pod of"}
+	Terminate: "terminate", Abort: "abort", Start: "start", RestartContainer: "restart container of", RestartPod: "restart pod of", AskReload: "ask"}
 
 func describe(m *Machine, p *Policy, actions []Action) string {
 	s := m.Snapshot()
@@ -118,6 +118,7 @@ func describe(m *Machine, p *Policy, actions []Action) string {
 	fact(s.Triggered, "triggered")
 	fact(s.GateOpen, "gate")
 	fact(s.LimitHit, "limit")
+	fact(s.Unknown, "unknown")
 	if d, ok := m.Deadline(); ok {
 		fmt.Fprintf(&b, " due=%v", d.Sub(epoch))
 	}
@@ -134,6 +135,9 @@ func tell(t *testing.T, stories []story) {
 		t.Run(st.name, func(t *testing.T) {
 			m := New(st.policy)
 			for i, s := range st.steps {
+				if s.news.Kind == Resumed || s.news.Kind == Ended && s.news.Missed {
+					m = reborn(t, m, st.policy)
+				}
 				actions := m.Apply(s.news, epoch.Add(s.at))
 				if got := describe(m, &st.policy, actions); got != s.want {
 					t.Fatalf("step %d, %v of %v at %v:\n got %s\nwant %s", i, s.news.Kind, s.news.Who, s.at, got, s.want)
