@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,6 +41,7 @@ type deed struct {
 	Tell  bool   // instead: what descriptors it was started with is answered
 	Child string // instead: a child with this script, waited for
 	No    bool   // instead of a barrier: nothing is waited for
+	Stop  bool   // instead: it stops itself, and answers when it is continued
 }
 
 // newPuppet makes the strings of a puppet. Its order starts it.
@@ -138,6 +140,11 @@ func (d deed) do() error {
 	}
 	if d.Close {
 		return otherEnd.Close()
+	}
+	if d.Stop {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		return unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 	}
 	to := &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
