@@ -532,7 +532,6 @@ func TestErrors(t *testing.T) {
 			`cannot use gate.tcp "localhost:0" (from --gate-tcp): nobody accepts on port 0; write the port of the daemon`}},
 		{"fdstore", input{args: "--service a --fdstore-max=-1"}, []string{
 			`cannot use fdstore.max "-1" (from --fdstore-max): is no whole number from 0 on`}},
-
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !strings.Contains(test.in.args, "--run-dir") { // the default depends on who runs the test
