@@ -46,7 +46,7 @@ func pods(t *testing.T, r rendering) (out []pod) {
 
 // TestRestricted: Pod Security "restricted", as its own library sees it.
 func TestRestricted(t *testing.T) {
-	for _, r := range append(renderings(t), manifestFiles(t)...) {
+	for _, r := range everything(t) {
 		for _, p := range pods(t, r) {
 			if bad := refused(t, p.spec); bad != "" {
 				t.Errorf("%s: %s", p.name, bad)
@@ -89,7 +89,7 @@ func refused(t *testing.T, spec *corev1.PodSpec) string {
 // TestRules: how a pod must be made for podnotify to be right about it.
 func TestRules(t *testing.T) {
 	n := 0
-	for _, r := range append(renderings(t), manifestFiles(t)...) {
+	for _, r := range everything(t) {
 		for _, p := range pods(t, r) {
 			if p.meta.GetAnnotations()["helm.sh/hook"] == "test" {
 				continue
@@ -144,7 +144,10 @@ func TestRulesFail(t *testing.T) {
 		"both": func(s *corev1.PodSpec) {
 			daemon(s).Env = append(daemon(s).Env, corev1.EnvVar{Name: "UPSTART_JOB", Value: "x"})
 		},
-		"other container": func(s *corev1.PodSpec) { daemon(s).Name = "other" },
+		"other container": func(s *corev1.PodSpec) {
+			daemon(s).Name = "other"
+			s.Containers = append(s.Containers, s.Containers[0])
+		},
 	} {
 		s := good.DeepCopy()
 		breaks(s)
@@ -178,9 +181,10 @@ func broken(s *corev1.PodSpec) (bad []string) {
 			}
 		}
 	}
+	// The container called like the service, unless it is named; else the only one.
 	name := flagOf(args, "service", "")
 	for i, c := range s.Containers {
-		if c.Name == name {
+		if c.Name == flagOf(args, "select-container", name) || len(s.Containers) == 1 && daemon == nil {
 			daemon = &s.Containers[i]
 		}
 	}
@@ -328,7 +332,7 @@ func TestContradictions(t *testing.T) {
 func TestArguments(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "podnotify")
 	command(t, root, "go", "build", "-o", program, "./cmd/podnotify")
-	for _, r := range append(renderings(t), manifestFiles(t)...) {
+	for _, r := range everything(t) {
 		for _, p := range pods(t, r) {
 			for _, c := range slices.Concat(p.spec.InitContainers, p.spec.Containers) {
 				if slices.Contains(c.Args, "sidecar") {

@@ -24,7 +24,7 @@ import (
 // Kubernetes that the end-to-end tests run, in which unknown fields are wrong,
 // and against the types of the newest.
 func TestSchemas(t *testing.T) {
-	for _, r := range append(renderings(t), manifestFiles(t)...) {
+	for _, r := range everything(t) {
 		for _, o := range r.objects {
 			at := r.name + ": " + o.GetKind() + " " + o.GetName()
 			if o.GroupVersionKind().Group == "monitoring.coreos.com" {
@@ -61,19 +61,17 @@ func TestSchemasFail(t *testing.T) {
 	}
 }
 
+// everything is all that the project has for kubectl.
+func everything(t *testing.T) []rendering {
+	t.Helper()
+	return slices.Concat(renderings(t), manifestFiles(t), []rendering{overlay(t)})
+}
+
 // manifestFiles are the files of the examples that kubectl takes as they are.
 func manifestFiles(t *testing.T) (out []rendering) {
 	t.Helper()
 	for _, f := range glob(t, root+"/examples/kubernetes/*.yaml") {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		objects, err := parse(string(b))
-		if err != nil {
-			t.Fatalf("%s: %v", f, err)
-		}
-		out = append(out, rendering{name: filepath.Base(f), version: kubernetes, text: string(b), objects: objects})
+		out = append(out, rendering{name: filepath.Base(f), version: kubernetes, objects: readAll(t, f)})
 	}
 	return out
 }
