@@ -1,6 +1,7 @@
 # make run     builds podnotify and shows it on a real daemon
 # make test    all tests; installs the Debian packages they need, when it may
 # make test-cri  podnotify in pods that a real containerd makes; root, a minute
+# make test-node  podnotify-node with a real containerd, plain containers and a pod; root, a minute
 # make e2e     the chart in a real Kubernetes, which it builds first; root
 # make test-charts  lints, renders and validates the charts and the manifests of the examples; the first time it builds for minutes
 # make helm    builds the helm that the charts are tested with
@@ -31,6 +32,7 @@ help:
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/podnotify ./cmd/podnotify-healthcheck
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/podnotify-node ./cmd/podnotify-node
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/mydaemon ./examples/mydaemon/go
 	@mkdir -p $(BIN)/run/podnotify && chmod 1777 $(BIN)/run/podnotify # for the Dockerfile: it cannot make a directory
 
@@ -68,6 +70,12 @@ test: deps
 test-cri:
 	@sh test/e2e/deps.sh
 	cd test/e2e && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test -timeout 15m ./machine ./pod
+
+# podnotify-node with a real containerd and runc.
+.PHONY: test-node
+test-node:
+	@sh test/e2e/deps.sh bind9 haproxy mosquitto dash
+	cd test/e2e && $(GO) test -timeout 15m ./node
 
 # Packages of Debian, Kubernetes and helm are installed or built when they are
 # missing; the rest is a test. What is built stays in the cache.

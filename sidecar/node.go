@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -94,6 +95,7 @@ type Tenant struct {
 
 	gen     atomic.Uint64
 	recalls sync.Once
+	file    *journal.File
 	refused atomic.Bool // it cannot be served
 	seeking bool        // of node.mu: its processes are looked out for
 	cgid    uint64      // of node.mu: in node.numbers
@@ -413,7 +415,8 @@ func (n *Node) drop(reason string, from notify.Sender, c proc.Container) {
 // Add makes the service of a container, which need not run yet. Without an address of
 // its own the service hears the node's socket only.
 func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
-	t := &Tenant{node: n}
+	t := &Tenant{node: n, file: dep.Journal}
+	dep.Journal = nil // until it is known what there is: see known
 	dep.FS, dep.Scope, dep.Stops, dep.CatchUp = n.fs, t, n.sampler, n.catchUp
 	dep.Awaiting, dep.Judged = t.awaits, t.judged
 	s, err := New(cfg, dep)
@@ -540,6 +543,7 @@ func (t *Tenant) known() {
 		t.Service.mu.Lock()
 		defer t.Service.mu.Unlock()
 		if !t.closed {
+			t.mem.file = t.file
 			t.recall()
 			t.settle()
 		}
@@ -576,7 +580,7 @@ func (t *Tenant) Started(pid int) error {
 		return err
 	}
 	t.mu.Lock()
-	entry, depth := t.entry, t.depth
+	entry := t.entry
 	t.mu.Unlock()
 	h, err := t.node.fs.OpenID(entry)
 	if err != nil {
@@ -585,13 +589,6 @@ func (t *Tenant) Started(pid int) error {
 	s := t.Service
 	s.hear()
 	defer s.mu.Unlock()
-	if s.cfg.Policy.Expect == lifecycle.ExpectStop && s.cfg.Process == nil && depth > 1 {
-		if home, err := s.dep.FS.Home(pid); err == nil && home.Inner() == 1 && h.Holds() {
-			cmd, _ := s.dep.FS.Cmdline(pid)
-			s.impossible(pid, cmd)
-			s.hopeless = entry
-		}
-	}
 	if s.closed || s.cfg.Process != nil || s.cfg.Policy.Expect == lifecycle.ExpectPIDFile || s.m.Main() != (lifecycle.ProcID{}) {
 		h.Close()
 	} else {
@@ -600,21 +597,50 @@ func (t *Tenant) Started(pid int) error {
 	}
 	s.settle()
 	t.look(s.awaiting)
+	if s.main != nil {
+		s.introduce(s.main, 1)
+	}
 	return nil
 }
 
+// introduce looks at a main process again that was still its runtime's when it was
+// described: exec is announced nowhere.
+func (s *Service) introduce(p *person, n int) {
+	if st, err := s.dep.FS.Stat(p.id.PID); err != nil || st.ID() != proc.ID(p.id) || !runtimes(st.Comm) || n > 10 {
+		return
+	}
+	time.AfterFunc(firstLook<<n, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed || s.main != p || p.h.Ended() {
+			return
+		}
+		s.describe(p)
+		s.settle()
+		s.stale.Store(true)
+		s.introduce(p, n+1)
+	})
+}
+
 // Exited tells how the container's first process ended, as its runtime says. What the
-// kernel says of the main process is more exact and stands.
-func (t *Tenant) Exited(pid int, exit lifecycle.Exit) {
+// kernel says of the main process is more exact and stands. With now it has just
+// happened, so a process that nobody has seen was one that ended at once.
+func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	t.mu.Lock()
 	id := t.entry
 	t.mu.Unlock()
-	if id.PID != pid || pid == 0 {
+	unseen := id.PID != pid
+	if unseen && !now || pid <= 0 || t.refused.Load() {
 		return
 	}
+	t.bury()
 	s := t.Service
 	s.hear()
 	if !s.closed {
+		if unseen && s.m.Main() == (lifecycle.ProcID{}) {
+			id = proc.ID{PID: pid, Start: uint64(proc.Uptime() / clockTick)}
+			s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: lifecycle.ProcID(id)})
+		}
 		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: lifecycle.ProcID(id), Exit: t.judged(exit)})
 		s.settle()
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/testdaemon"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
@@ -248,7 +249,7 @@ func TestNodeOutOfMemory(t *testing.T) {
 		}
 		a.Kill(unix.SIGKILL)
 		a.phase(lifecycle.Gone)
-		a.ctr.Exited(pid, lifecycle.Exit{Known: true, Signal: 9})
+		a.ctr.Exited(pid, lifecycle.Exit{Known: true, Signal: 9}, true)
 		if !early {
 			a.ctr.OutOfMemory()
 		}
@@ -306,4 +307,64 @@ func TestNodeMany(t *testing.T) {
 	for _, x := range all {
 		x.Look()
 	}
+}
+
+// TestNodeBrief: a process that has ended before it could be looked at has been there.
+func TestNodeBrief(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	cmd := a.run(true, "exit 7")
+	cmd.Wait()
+	if err := a.ctr.Started(cmd.Process.Pid); err == nil {
+		t.Error("it is held")
+	}
+	a.ctr.Exited(cmd.Process.Pid, lifecycle.Exit{Known: true, Code: 7}, true)
+	if s := a.Look(); s.Phase != lifecycle.Gone || s.LastExit == nil || s.LastExit.Code != 7 {
+		t.Errorf("%v, %v", s.Phase, s.LastExit)
+	}
+}
+
+// TestNodeRestarts: what the last podnotify-node knew is known again, once it is known
+// what there is.
+func TestNodeRestarts(t *testing.T) {
+	h := newHost(t)
+	state, err := journal.Open(t.TempDir(), proc.Proc, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	a := h.serve("a", nil)
+	add := func() *Tenant {
+		x, err := h.Add(a.Config(), Deps{Journal: state.File("a")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	first := add()
+	cmd := a.run(true, "send READY=1; wait")
+	if err := first.Started(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("it is ready", func() bool { return first.Look().Phase == lifecycle.Ready })
+	first.Remove()
+	for range 3 {
+		x := add()
+		if p := x.Look().Phase; p != lifecycle.Absent {
+			t.Errorf("it is %v before anybody has looked", p)
+		}
+		if err := x.Started(cmd.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		h.eventually("it is adopted", func() bool { return x.Look().Phase == lifecycle.Ready })
+		if s := x.Look(); !s.Facts.Adopted || s.Main.PID != cmd.Process.Pid {
+			t.Errorf("%v, adopted %v, %v", s.Phase, s.Facts.Adopted, s.Main)
+		}
+		x.Remove()
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	x := add()
+	x.Ended()
+	h.eventually("its end is known", func() bool { return x.Look().Phase == lifecycle.Gone })
 }

@@ -272,6 +272,9 @@ func (s *Service) judgeStop(p *person) {
 	if s.cfg.Policy.Expect != lifecycle.ExpectStop || s.facts.InnerPID != 1 {
 		return
 	}
+	if st, err := s.dep.FS.Stat(p.id.PID); err != nil || runtimes(st.Comm) {
+		return // it is not the daemon yet
+	}
 	s.impossible(p.id.PID, s.facts.Command)
 }
 

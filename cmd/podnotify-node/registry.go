@@ -233,13 +233,13 @@ func (r *registry) told(k ctrd.Key, pid int, tell func(*sidecar.Tenant, int) err
 }
 
 // Exited implements ctrd.Handler.
-func (r *registry) Exited(k ctrd.Key, pid int, status uint32) {
+func (r *registry) Exited(k ctrd.Key, pid int, status uint32, now bool) {
 	if n := r.of(k); n != nil {
 		exit := lifecycle.Exit{Known: true, Code: int(status)}
 		if status > 128 && status < 128+65 {
 			exit = lifecycle.Exit{Known: true, Signal: int(status) - 128}
 		}
-		n.Exited(pid, exit)
+		n.Exited(pid, exit, now)
 	}
 }
 

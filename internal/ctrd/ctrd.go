@@ -75,10 +75,12 @@ func (c *Container) Origin(key string) string {
 // Handler is told of containers that ask to be served, one thing at a time. Everything
 // may be told more than once: after containerd was away it begins anew.
 type Handler interface {
-	Container(c Container)                // exists, or has changed
-	Created(k Key, pid int)               // its first process waits to become the daemon
-	Started(k Key, pid int)               // and has
-	Exited(k Key, pid int, status uint32) // 128+n for signal n
+	Container(c Container)  // exists, or has changed
+	Created(k Key, pid int) // its first process waits to become the daemon
+	Started(k Key, pid int) // and has
+	// Exited tells how its first process ended: 128+n by signal n. With now it has just
+	// happened.
+	Exited(k Key, pid int, status uint32, now bool)
 	OutOfMemory(k Key)
 	Stopped(k Key) // has no task
 	Removed(k Key)
@@ -197,7 +199,8 @@ func (c *Client) list(ctx context.Context, d *client.Client, h Handler) error {
 			case task.Status_CREATED:
 				h.Created(k, int(t.Pid))
 			case task.Status_STOPPED:
-				h.Exited(k, int(t.Pid), t.ExitStatus)
+				h.Exited(k, int(t.Pid), t.ExitStatus, false)
+				h.Stopped(k)
 			default:
 				h.Started(k, int(t.Pid))
 			}
@@ -250,7 +253,7 @@ func (c *Client) event(ctx context.Context, d *client.Client, h Handler, e *bus.
 		}
 	case *events.TaskExit:
 		if k := key(v.ContainerID); c.asked[k] && v.ID == v.ContainerID { // else it ends what exec began
-			h.Exited(k, int(v.Pid), v.ExitStatus)
+			h.Exited(k, int(v.Pid), v.ExitStatus, true)
 		}
 	}
 	return nil

@@ -145,7 +145,7 @@ type Container struct {
 	UID     int64
 	Args    []string
 	Env     []string          // KEY=VALUE
-	Mounts  map[string]string // path: name of a directory of the pod
+	Mounts  map[string]string // path: name of a directory of the pod, or an absolute path of the machine
 	RO      map[string]string // the same, read-only
 	Attempt uint32            // how many of this name there were before
 }
@@ -210,6 +210,9 @@ func (p *Pod) Start(c Container) (id string) {
 // directory is one that every uid may write to.
 func (p *Pod) directory(name string) string {
 	p.t.Helper()
+	if filepath.IsAbs(name) {
+		return name // a hostPath
+	}
 	dir := filepath.Join(p.Dir, "volumes", name)
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
