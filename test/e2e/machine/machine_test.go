@@ -1,6 +1,7 @@
 package machine_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -75,18 +76,7 @@ func TestKilled(t *testing.T) {
 	}
 	for _, signal := range []string{"KILL", "INT", "TERM"} {
 		t.Run(signal, func(t *testing.T) {
-			dir := t.TempDir()
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), "MACHINE_TEST_VICTIM="+dir)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var scratch string
-			eventually(t, "the machine is up", func() bool {
-				b, _ := os.ReadFile(filepath.Join(dir, "ready"))
-				scratch = string(b)
-				return scratch != ""
-			})
+			cmd, scratch := startVictim(t)
 			if out, err := exec.Command("kill", "-"+signal, strconv.Itoa(cmd.Process.Pid)).CombinedOutput(); err != nil {
 				t.Fatal(err, string(out))
 			}
@@ -94,6 +84,53 @@ func TestKilled(t *testing.T) {
 			eventually(t, "directory, cgroup and processes are gone", func() bool { return left(scratch) == "" })
 		})
 	}
+	t.Run("KILL, and the keeper too", func(t *testing.T) {
+		cmd, scratch := startVictim(t)
+		keeper := childOf(t, cmd.Process.Pid)
+		for _, pid := range []int{keeper, cmd.Process.Pid} {
+			if out, err := exec.Command("kill", "-KILL", strconv.Itoa(pid)).CombinedOutput(); err != nil {
+				t.Fatal(err, string(out))
+			}
+		}
+		_ = cmd.Wait()
+		machine.New(t) // removes what dead ones have left
+		eventually(t, "directory, cgroup and processes are gone", func() bool { return left(scratch) == "" })
+	})
+}
+
+// startVictim waits until it has made its machine.
+func startVictim(t *testing.T) (cmd *exec.Cmd, scratch string) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "MACHINE_TEST_VICTIM="+dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the machine is up", func() bool {
+		b, _ := os.ReadFile(filepath.Join(dir, "ready"))
+		scratch = string(b)
+		return scratch != ""
+	})
+	return cmd, scratch
+}
+
+// childOf is the only child that is another instance of this program.
+func childOf(t *testing.T, parent int) int {
+	t.Helper()
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	self, _ := os.Executable()
+	for _, list := range lists {
+		b, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(b)) {
+			if exe, _ := os.Readlink("/proc/" + field + "/exe"); exe == self {
+				pid, _ := strconv.Atoi(field)
+				return pid
+			}
+		}
+	}
+	t.Fatal("the keeper is not there")
+	return 0
 }
 
 // left says what there still is of a machine.
