@@ -220,7 +220,7 @@ func testHaproxy(t *testing.T, s *suite) {
 		t.Errorf("haproxy is gone already, restarted %d times", n)
 	}
 	conn.Close()
-	p = r.until("haproxy runs again", func(p pod) bool { return p.container("haproxy").RestartCount == 1 && p.ready() })
+	p = r.until("haproxy runs again", func(p pod) bool { return p.container("haproxy").RestartCount == 1 && r.agree(p, true) })
 	r.serving(true)
 	if n := p.container("podnotify").RestartCount; n != 0 {
 		t.Errorf("the sidecar was restarted %d times", n)
@@ -311,7 +311,7 @@ func testSidecarKilled(t *testing.T, s *suite) {
 	s.RestartKubelet(t)
 	t.Log("kubelet: killed and started again")
 	for _, r := range releases {
-		p := r.within(10*time.Minute, "the pod is ready again", func(p pod) bool { return p.ready() && p.container("podnotify").State.Running != nil })
+		p := r.within(10*time.Minute, "the pod is ready again", func(p pod) bool { return r.agree(p, true) })
 		r.serving(true)
 		now, f := p.container(r.name), r.facts(p)
 		if now.RestartCount != 0 || now.ContainerID != daemons[r].ContainerID {
@@ -341,7 +341,7 @@ daemon:
 volumes: [{name: data, emptyDir: {}}]
 `)
 	var p pod
-	r.until("the real server is ready", func(now pod) bool { p = now; return now.ready() && r.ping(now) == nil })
+	r.until("the real server is ready", func(now pod) bool { p = now; return r.agree(now, true) && r.ping(now) == nil })
 	p = r.serving(true)
 	f := r.facts(p)
 	if n := p.container("database").RestartCount + p.container("podnotify").RestartCount; n != 0 || f.Phase != "ready" {
@@ -359,10 +359,16 @@ func testSlowStart(t *testing.T, s *suite) {
 	r := s.install(t, ns, "slow", slow, "{}")
 	var was container
 	r.until("it has begun", func(p pod) bool { was = p.container("slow"); return was.State.Running != nil })
-	p := r.within(15*time.Minute, "it is ready", func(p pod) bool { return p.ready() })
+	p := r.within(15*time.Minute, "it is ready", func(p pod) bool { return r.agree(p, true) })
 	now := p.container("slow")
 	if now.RestartCount != 0 || now.ContainerID != was.ContainerID || p.container("podnotify").RestartCount != 0 {
 		t.Errorf("%v", p)
+	}
+	if err := r.ping(p); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took < 350*time.Second {
+		t.Errorf("ready after %v, before it was", took)
 	}
 	t.Logf("%v, after %v", p, time.Since(began).Round(time.Second))
 	r.uninstall()

@@ -223,11 +223,19 @@ func (r *release) within(d time.Duration, what string, ok func(pod) bool) (p pod
 	return p
 }
 
+// agree is whether podnotify and kubelet both say that the pod is ready, or both
+// that it is not. After its own start kubelet 1.34 says that a pod is Ready until
+// the first probe is answered, so it is not believed alone.
+func (r *release) agree(p pod, want bool) bool {
+	code, _ := r.ask(p, "/readyz/"+r.name)
+	return p.ready() == want && (code == 200) == want
+}
+
 // serving waits until the pod is Ready, or not, and until the Service's
 // EndpointSlice says the same.
 func (r *release) serving(want bool) pod {
 	r.t.Helper()
-	p := r.until(fmt.Sprintf("%s is ready: %v", r.name, want), func(p pod) bool { return p.ready() == want })
+	p := r.until(fmt.Sprintf("%s is ready: %v", r.name, want), func(p pod) bool { return r.agree(p, want) })
 	r.Until(r.t, fmt.Sprintf("the EndpointSlice has %s: %v", r.name, want), func() (bool, string) {
 		addresses, err := r.endpoints()
 		if err != nil {
