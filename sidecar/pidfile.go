@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/notify"
@@ -38,7 +39,7 @@ func (s *Service) watchPIDFile() {
 				return
 			case <-time.After(wait):
 			}
-			if !s.readPIDFile() {
+			if !s.lookForPIDFile() {
 				return
 			}
 		}
@@ -53,8 +54,8 @@ func (s *Service) awaitsPIDFile() bool {
 	return false
 }
 
-// readPIDFile reports whether the file is still waited for.
-func (s *Service) readPIDFile() bool {
+// lookForPIDFile reports whether the file is still waited for.
+func (s *Service) lookForPIDFile() bool {
 	pid, err := s.pidFile()
 	s.hear()
 	defer s.mu.Unlock()
@@ -78,13 +79,13 @@ func (s *Service) readPIDFile() bool {
 
 // pidFile reads the number. The file may lie in the daemon's own file system.
 func (s *Service) pidFile() (int, error) {
-	b, err := os.ReadFile(s.cfg.PIDFile)
+	b, err := readPIDFile(unix.AT_FDCWD, s.cfg.PIDFile, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		s.mu.Lock()
 		entry := s.entry.PID
 		s.mu.Unlock()
 		if entry != 0 {
-			if in, e := os.ReadFile("/proc/" + strconv.Itoa(entry) + "/root" + s.cfg.PIDFile); e == nil {
+			if in, e := s.readPIDFileIn(entry); e == nil {
 				b, err = in, nil
 			}
 		}
@@ -101,6 +102,52 @@ func (s *Service) pidFile() (int, error) {
 		return 0, fmt.Errorf("%q is no process number", bytes.TrimSpace(line))
 	}
 	return pid, nil
+}
+
+// readPIDFileIn reads it as the process pid would: a link such as /var/run -> /run
+// leads to where it does in the daemon's file system, not in ours (Linux 5.6).
+func (s *Service) readPIDFileIn(pid int) ([]byte, error) {
+	root, err := unix.Open(s.dep.FS.Root(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	return readPIDFile(root, s.cfg.PIDFile, unix.RESOLVE_IN_ROOT)
+}
+
+// pidFileMost is more than any number and line feed have.
+const pidFileMost = 64
+
+var errNoFile = errors.New("it is no regular file")
+
+// readPIDFile reads the beginning of a regular file. The daemon may have put there
+// what it likes: a pipe would keep us waiting, and a device never end.
+func readPIDFile(dir int, path string, resolve uint64) ([]byte, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	var fd int
+	var err error
+	if resolve == 0 {
+		fd, err = unix.Open(path, flags, 0)
+	} else {
+		fd, err = unix.Openat2(dir, path, &unix.OpenHow{Flags: flags, Resolve: resolve})
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, errNoFile
+	}
+	b := make([]byte, pidFileMost)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return nil, err
+	}
+	return b[:n], nil
 }
 
 // adoptPIDFile takes the process that a PID file names, if it can be the

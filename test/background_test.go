@@ -478,9 +478,10 @@ func TestPIDFileSidecar(t *testing.T) {
 	t.Run("in its own file system", func(t *testing.T) { // and so is the file
 		t.Parallel()
 		p := newPod(t)
-		n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "pidfile", "--select-pidfile", "/mnt/pid")
-		d := p.start(t, order{}, "unshare", "-m", "sh", "-c", `mount -t tmpfs -o mode=0777 none /mnt &&
-			exec setpriv --reuid 65532 --regid 65532 --clear-groups "$0" 0 /mnt/pid`, prog)
+		// /mnt/var -> /mnt/run, as Debian's /var/run -> /run, is a link that only the daemon has.
+		n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "pidfile", "--select-pidfile", "/mnt/var/pid")
+		d := p.start(t, order{}, "unshare", "-m", "sh", "-c", `mount -t tmpfs -o mode=0777 none /mnt && mkdir -m 0777 /mnt/run && ln -s /mnt/run /mnt/var &&
+			exec setpriv --reuid 65532 --regid 65532 --clear-groups "$0" 0 /mnt/var/pid`, prog)
 		n.until("/readyz", 200)
 		if pid := n.mainPID("d"); pid != d.inner() {
 			t.Errorf("main process %d, want %d", pid, d.inner())

@@ -75,6 +75,10 @@ func (f FS) path(pid int, name string) string {
 	return string(b)
 }
 
+// Root is the root directory of process pid: what it calls "/". Opening it takes
+// the rights of a tracer (ptrace(2)), and what is below it is that process's.
+func (f FS) Root(pid int) string { return f.path(pid, "root") }
+
 // read returns a whole small file of process pid; a process that is gone is
 // ErrGone, whether its directory is missing or goes away while it is read.
 func (f FS) read(pid int, name string) ([]byte, error) {
