@@ -224,8 +224,10 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 			}
 		}
 	}
-	s.owes = s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(id.PID, "UPSTART_JOB")
+	s.owes = false
+	s.facts.Command = ""
 	s.describe(p)
+	s.recall(p, true)
 	s.eye.Store(p.h)
 	s.watch(p)
 	s.probePermission(p)
@@ -234,7 +236,7 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 // describe gathers what is shown of the main process.
 func (s *Service) describe(p *person) {
 	f := &s.facts
-	f.Command, f.Container, f.InnerPID, f.StartTime = "", "", 0, time.Time{}
+	f.Container, f.InnerPID, f.StartTime = "", 0, time.Time{}
 	f.Candidates = nil
 	if !s.lives(s.hopeless) { // found before the main process was, it stays true
 		f.Impossible, s.hopeless = "", proc.ID{}
@@ -246,7 +248,6 @@ func (s *Service) describe(p *person) {
 	if inner := p.home.Inner(); inner != 0 {
 		f.InnerPID = inner
 	}
-	f.Command, _ = s.dep.FS.Cmdline(p.id.PID)
 	if c, err := s.dep.FS.Container(p.id.PID); err == nil {
 		f.Container = c.Name
 		if f.Container == "" {
@@ -255,6 +256,28 @@ func (s *Service) describe(p *person) {
 	}
 	f.StartTime = startTime(p.id.Start, s.now())
 	s.judgeStop(p)
+}
+
+// recall reads what lies in the memory of the main process: its command line and,
+// where it matters, what it was started with. The kernel makes who reads that wait
+// for whoever changes the address space (mmap_lock), which a hanging file system
+// makes long. So it is done beside, and nothing waits for it, not even the end.
+func (s *Service) recall(p *person, first bool) {
+	if p.id.PID == 0 {
+		return
+	}
+	go func() {
+		owes := first && s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(p.id.PID, "UPSTART_JOB")
+		command, err := s.dep.FS.Cmdline(p.id.PID)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed || s.main != p || err != nil || p.h.Ended() { // or its number is another's
+			return
+		}
+		s.owes = s.owes || owes
+		s.facts.Command = command
+		s.stale.Store(true)
+	}()
 }
 
 // clockTick is the unit in which the kernel tells when a process started. USER_HZ
@@ -272,10 +295,11 @@ func (s *Service) judgeStop(p *person) {
 	if s.cfg.Policy.Expect != lifecycle.ExpectStop || s.facts.InnerPID != 1 {
 		return
 	}
-	if st, err := s.dep.FS.Stat(p.id.PID); err != nil || runtimes(st.Comm) {
+	st, err := s.dep.FS.Stat(p.id.PID)
+	if err != nil || runtimes(st.Comm) {
 		return // it is not the daemon yet
 	}
-	s.impossible(p.id.PID, s.facts.Command)
+	s.impossible(p.id.PID, st.Comm)
 }
 
 func (s *Service) impossible(pid int, command string) {
@@ -354,22 +378,37 @@ func (s *Service) refused(p *person) {
 	s.apply(lifecycle.Event{Kind: lifecycle.Denied, Who: p.id})
 }
 
-// warn shows a warning in status and names it once in the log.
+// warningsMost bounds the warnings that status shows: the newest.
+const warningsMost = 16
+
+// warn shows a warning in status and names it in the log, once of each instance.
 func (s *Service) warn(key, text string) {
-	if s.tell(key, text) && len(s.facts.Warnings) < 16 {
-		s.facts.Warnings = append(s.facts.Warnings, text)
-		s.stale.Store(true)
+	if !s.tell(key, text) || slices.Contains(s.facts.Warnings, text) {
+		return
 	}
+	w := s.facts.Warnings
+	s.facts.Warnings = append(w[max(0, len(w)+1-warningsMost):len(w):len(w)], text)
+	s.stale.Store(true)
 }
 
-// tell names something once in the log. It reports whether it was new.
+// namedMost bounds what is remembered of what the log has said of one instance.
+const namedMost = 256
+
+// tell names something once in the log, of each instance. It reports whether it
+// was new.
 func (s *Service) tell(key, text string) bool {
-	if s.named[key+text] || len(s.named) >= 256 {
+	if s.named[key+text] || len(s.named) >= namedMost {
 		return false
 	}
 	s.named[key+text] = true
 	s.say(slog.LevelWarn, text)
 	return true
+}
+
+// forget has the log say of a new instance what it has said of others.
+func (s *Service) forget() {
+	clear(s.named)
+	clear(s.strangers)
 }
 
 var errNotMember = errors.New("it is not a process of this service")

@@ -348,10 +348,12 @@ func (s *Service) apply(e lifecycle.Event) {
 			s.access = s.cfg.Access // NOTIFYACCESS= was the last instance's
 			s.facts.Adopted = false
 			s.begun = s.m.Main().Start
+			s.forget()
 		}
 		if to == lifecycle.Ready && s.main != nil {
 			// It may have changed its command line (exec) and its uid since.
 			s.describe(s.main)
+			s.recall(s.main, false)
 			s.probePermission(s.main)
 		}
 	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it

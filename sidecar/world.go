@@ -421,8 +421,8 @@ func (s *Service) judgeMember(p *person) {
 		return
 	}
 	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 1 && ns[len(ns)-1] == 1 {
-		cmd, _ := s.dep.FS.Cmdline(p.id.PID)
-		s.impossible(p.id.PID, cmd)
+		st, _ := s.dep.FS.Stat(p.id.PID)
+		s.impossible(p.id.PID, st.Comm)
 		s.hopeless = p.h.ID()
 	}
 }
