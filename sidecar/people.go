@@ -227,7 +227,7 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	s.owes = false
 	s.facts.Command = ""
 	s.describe(p)
-	s.recall(p, true)
+	s.lookInside(p, true)
 	s.eye.Store(p.h)
 	s.watch(p)
 	s.probePermission(p)
@@ -258,26 +258,57 @@ func (s *Service) describe(p *person) {
 	s.judgeStop(p)
 }
 
-// recall reads what lies in the memory of the main process: its command line and,
-// where it matters, what it was started with. The kernel makes who reads that wait
-// for whoever changes the address space (mmap_lock), which a hanging file system
-// makes long. So it is done beside, and nothing waits for it, not even the end.
-func (s *Service) recall(p *person, first bool) {
+// insideWait bounds how long news waits for the memory of a process to be read.
+const insideWait = 10 * time.Millisecond
+
+// inside is what is read in the memory of a process.
+type inside struct {
+	command string
+	owes    bool // it was started with UPSTART_JOB
+	ok      bool
+}
+
+// lookInside reads what lies in the memory of the main process. The kernel makes who
+// reads that wait for whoever changes the address space (mmap_lock), which a
+// hanging file system makes long. So nothing waits for it beyond a moment, not
+// even the end.
+func (s *Service) lookInside(p *person, first bool) {
 	if p.id.PID == 0 {
 		return
 	}
+	read, late := make(chan inside), make(chan struct{})
 	go func() {
-		owes := first && s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(p.id.PID, "UPSTART_JOB")
-		command, err := s.dep.FS.Cmdline(p.id.PID)
+		var in inside
+		in.owes = first && s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(p.id.PID, "UPSTART_JOB")
+		var err error
+		in.command, err = s.dep.FS.Cmdline(p.id.PID)
+		in.ok = err == nil && !p.h.Ended() // or its number may be another's
+		select {
+		case read <- in:
+			return
+		case <-late:
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.closed || s.main != p || err != nil || p.h.Ended() { // or its number is another's
-			return
-		}
-		s.owes = s.owes || owes
-		s.facts.Command = command
-		s.stale.Store(true)
+		s.sawInside(p, in)
 	}()
+	wait := time.NewTimer(insideWait)
+	defer wait.Stop()
+	select {
+	case in := <-read:
+		s.sawInside(p, in)
+	case <-wait.C:
+		close(late)
+	}
+}
+
+func (s *Service) sawInside(p *person, in inside) {
+	if s.closed || s.main != p || !in.ok {
+		return
+	}
+	s.owes = s.owes || in.owes
+	s.facts.Command = in.command
+	s.stale.Store(true)
 }
 
 // clockTick is the unit in which the kernel tells when a process started. USER_HZ

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,28 +50,13 @@ func TestWarningsOfEachInstance(t *testing.T) {
 func TestRecallHoldsNobody(t *testing.T) {
 	k := newSpeaker(t, lifecycle.ExpectNotify, nil)
 	pid := k.child()
-	// A /proc as the kernel's, but for two files that nobody has written to yet.
-	dir := t.TempDir()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() != fmt.Sprint(pid) {
-			os.Symlink("/proc/"+e.Name(), filepath.Join(dir, e.Name()))
-		}
-	}
-	own := filepath.Join(dir, fmt.Sprint(pid))
-	os.Mkdir(own, 0o755)
-	for _, name := range []string{"stat", "task", "status", "cgroup", "ns", "root", "mountinfo", "fd"} {
-		os.Symlink(fmt.Sprintf("/proc/%d/%s", pid, name), filepath.Join(own, name))
-	}
+	k.dep.FS = procBut(t, pid, "cmdline", "environ")
+	own := string(k.dep.FS) + "/" + fmt.Sprint(pid)
 	for _, name := range []string{"cmdline", "environ"} {
 		if err := unix.Mkfifo(filepath.Join(own, name), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	k.dep.FS = proc.FS(dir)
 	k.cfg.Policy.Expect = lifecycle.ExpectAuto
 	h, err := k.dep.FS.Open(pid)
 	if err != nil {
@@ -94,5 +81,65 @@ func TestRecallHoldsNobody(t *testing.T) {
 	defer k.mu.Unlock()
 	if !k.owes {
 		t.Error("UPSTART_JOB was not seen")
+	}
+}
+
+// procBut is a /proc as the kernel's, but that process pid has no files of some
+// names.
+func procBut(t *testing.T, pid int, names ...string) proc.FS {
+	t.Helper()
+	dir := t.TempDir()
+	link := func(from, to string, but ...string) {
+		entries, err := os.ReadDir(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if slices.Contains(but, e.Name()) {
+				continue
+			}
+			if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	number := fmt.Sprint(pid)
+	link("/proc", dir, number)
+	own := filepath.Join(dir, number)
+	if err := os.Mkdir(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link("/proc/"+number, own, names...)
+	return proc.FS(dir)
+}
+
+// counted is a scope in which a process becomes a member when it was asked for
+// often enough.
+type counted struct {
+	everyone
+	asked, until int
+}
+
+func (c *counted) Member(int) bool {
+	c.asked++
+	return c.asked > c.until
+}
+
+// TestMainPIDInExec: a process may be named while exec has not given it its
+// command line yet.
+func TestMainPIDInExec(t *testing.T) {
+	for cmdline, want := range map[string]bool{"": true, "other\x00": false} {
+		k := newSpeaker(t, lifecycle.ExpectNotify, func(c *Config) { c.Process = regexp.MustCompile("daemon") })
+		next := k.child()
+		k.dep.FS = procBut(t, next, "cmdline")
+		if err := os.WriteFile(fmt.Sprintf("%s/%d/cmdline", k.dep.FS, next), []byte(cmdline), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		members := &counted{until: 5}
+		k.dep.Scope = members
+		s := k.says(fmt.Sprintf("MAINPID=%d", next))
+		if (s.Main.PID == next) != want {
+			t.Errorf("command line %q: main process %d, asked %d times; want it to be %d: %t", cmdline, s.Main.PID, members.asked, next, want)
+		}
 	}
 }

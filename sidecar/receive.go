@@ -552,10 +552,42 @@ func (s *Service) named1(n int, who person, uid uint32) (*person, error) {
 		return nil, errNotMember
 	}
 	p := s.meet(pid, h)
-	if !s.isMember(p) && !outside {
+	if !s.recognised(p) && !outside {
 		return nil, errNotMember
 	}
 	return p, nil
+}
+
+// A process that was just started may be named before it can be recognised: its
+// parent is told of exec when the kernel closes the descriptors (close-on-exec),
+// and only a moment later the kernel has the new command line. So much is waited
+// for it, in all.
+const (
+	execLooks = 20
+	execWait  = 100 * time.Microsecond
+)
+
+// recognised is isMember for a process that may be in exec.
+func (s *Service) recognised(p *person) bool {
+	member := s.isMember(p)
+	for range execLooks {
+		if member || !s.inExec(p) {
+			break
+		}
+		time.Sleep(execWait)
+		p.generation = 0
+		member = s.isMember(p)
+	}
+	return member
+}
+
+// inExec reports whether select.process cannot tell yet what p is.
+func (s *Service) inExec(p *person) bool {
+	if s.cfg.Process == nil || p.h.Ended() {
+		return false
+	}
+	cmd, err := s.dep.FS.Cmdline(p.id.PID)
+	return err == nil && cmd == ""
 }
 
 // called opens whom a sender calls n. Of a sender that was gone before anybody knew

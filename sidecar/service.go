@@ -353,7 +353,7 @@ func (s *Service) apply(e lifecycle.Event) {
 		if to == lifecycle.Ready && s.main != nil {
 			// It may have changed its command line (exec) and its uid since.
 			s.describe(s.main)
-			s.recall(s.main, false)
+			s.lookInside(s.main, false)
 			s.probePermission(s.main)
 		}
 	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it
