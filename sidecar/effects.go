@@ -148,6 +148,9 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 
 // gone tells that a main process ended.
 func (s *Service) gone() {
+	if s.gate != nil {
+		s.gate() // nobody is behind it
+	}
 	if x := s.m.LastExit(); x != nil && s.dep.Gone != nil {
 		x, again := *x, s.m.ComesBack()
 		s.queue.add(func() { s.dep.Gone(x, again) })

@@ -688,18 +688,25 @@ func (s *Service) Observe(t stopwatch.Transition) {
 // main process, by podnotify or through it. With kill, the main process is
 // killed after the stop time-out.
 func (s *Service) StopAsked(kill bool) {
+	number := int64(0)
+	if kill {
+		number = lifecycle.Killing
+	}
+	s.announce(lifecycle.Event{Kind: lifecycle.StopAsked, Number: number})
+}
+
+// announce tells the machine what is about to be done to the main process, and
+// returns that process: the next one is not the one that was meant.
+func (s *Service) announce(e lifecycle.Event) *proc.Handle {
 	s.peek() // nobody may have looked since it was stopped
 	s.hear()
 	defer s.mu.Unlock()
 	if s.closed {
-		return
-	}
-	e := lifecycle.Event{Kind: lifecycle.StopAsked}
-	if kill {
-		e.Number = 1
+		return nil
 	}
 	s.apply(e)
 	s.settle()
+	return s.eye.Load()
 }
 
 // Stop asks the main process to end, by signals.kill, and kills it after the stop
@@ -711,8 +718,7 @@ func (s *Service) Stop() error {
 	if err := s.mayEnd("stop", s.cfg.KillSignal); err != nil {
 		return err
 	}
-	s.StopAsked(true)
-	return s.Signal(s.cfg.KillSignal)
+	return s.signalMain(s.announce(lifecycle.Event{Kind: lifecycle.StopAsked, Number: lifecycle.Killing}), s.cfg.KillSignal)
 }
 
 // callOff calls off the respawn that is due, if one is.
@@ -735,7 +741,7 @@ func (s *Service) Kill(sig unix.Signal) error {
 	}
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGKILL, s.cfg.KillSignal:
-		s.StopAsked(false)
+		return s.signalMain(s.announce(lifecycle.Event{Kind: lifecycle.StopAsked, Number: lifecycle.Signalling}), sig)
 	}
 	return s.Signal(sig)
 }
@@ -762,11 +768,7 @@ func (s *Service) Reload() error {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return fmt.Errorf("cannot reload service %s: %w", s.cfg.Name, err)
 	}
-	s.hear()
-	s.apply(lifecycle.Event{Kind: lifecycle.ReloadAsked, Number: now.Nano() / 1000})
-	s.settle()
-	s.mu.Unlock()
-	return s.Signal(s.cfg.ReloadSignal)
+	return s.signalMain(s.announce(lifecycle.Event{Kind: lifecycle.ReloadAsked, Number: now.Nano() / 1000}), s.cfg.ReloadSignal)
 }
 
 // Respawn ends the main process so that it is started again: by us where we
@@ -791,10 +793,17 @@ func (s *Service) Prestop() { s.StopAsked(false) }
 
 // Signal sends a signal to the main process. The error says whose permission is
 // missing, or that there is no main process.
-func (s *Service) Signal(sig unix.Signal) error {
-	h := s.eye.Load()
+func (s *Service) Signal(sig unix.Signal) error { return s.signalMain(s.eye.Load(), sig) }
+
+// noMain is proc.ErrGone in the words for a service.
+type noMain struct{}
+
+func (noMain) Error() string { return "it has no main process" }
+func (noMain) Unwrap() error { return proc.ErrGone }
+
+func (s *Service) signalMain(h *proc.Handle, sig unix.Signal) error {
 	if h == nil {
-		return fmt.Errorf("cannot signal service %s: it has no main process", s.cfg.Name)
+		return fmt.Errorf("cannot signal service %s: %w", s.cfg.Name, noMain{})
 	}
 	return h.Signal(sig)
 }

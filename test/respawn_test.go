@@ -256,6 +256,54 @@ func TestRespawnCommandKills(t *testing.T) {
 	n.until("/readyz", 200)
 }
 
+// TestRespawnEnd: a termination ends run whenever it comes, also if nobody is there
+// to take it, or is on the way down for another reason.
+func TestRespawnEnd(t *testing.T) {
+	t.Parallel()
+	t.Run("between two instances", func(t *testing.T) {
+		t.Parallel()
+		for range 30 {
+			n := (*pod)(nil).supervised(t, order{}, []string{"--service", "d", "--expect", "none", "--respawn-mode", "exec", "--respawn-delay", "0", "--respawn-limit", "0"}, "false")
+			eventually(t, "it is respawned", func() bool { return n.transitions()[change{"gone", "ready"}] > 3 })
+			n.signal(unix.SIGTERM)
+			if code := n.exit(); code != 1 && code != 143 {
+				t.Errorf("exit code %d, want that of the last instance", code)
+			}
+		}
+	})
+	t.Run("during a respawn", func(t *testing.T) {
+		t.Parallel()
+		dir := tempDir(t)
+		n := scripted(t, []string{"--expect", "notify", "--respawn-mode", "exec", "--respawn-delay", "0"}, "send READY=1;wait;touch "+dir+"/ends;wait;exit 4")
+		n.until("/readyz", 200)
+		n.works("respawn")
+		eventually(t, "it is on its way down", func() bool { return exists(dir + "/ends") })
+		n.expect("/readyz", 503, "stopping")
+		n.signal(unix.SIGTERM)
+		if code := n.exit(); code != 4 {
+			t.Errorf("exit code %d, want that of the last instance, 4", code)
+		}
+	})
+}
+
+// TestRespawnKilled: what podnotify kill ends is respawned as what anybody else
+// ends is; podnotify stop is for what is to stay away.
+func TestRespawnKilled(t *testing.T) {
+	t.Parallel()
+	n := scripted(t, []string{"--expect", "notify", "--respawn-mode", "exec", "--respawn-delay", "0"}, "send READY=1;wait;exit 3")
+	for _, args := range [][]string{{"kill", "--signal", "KILL"}, {"kill"}} {
+		n.until("/readyz", 200)
+		old := n.mainPID("d")
+		n.works(args...)
+		eventually(t, "another is started", func() bool { s := n.facts("d"); return s.Main != nil && s.Main.PID != old })
+	}
+	n.until("/readyz", 200)
+	n.works("stop")
+	if code := n.exit(); code != 3 {
+		t.Errorf("exit code %d, want 3", code)
+	}
+}
+
 // TestRespawnClears: the next instance does not meet what the last one left.
 func TestRespawnClears(t *testing.T) {
 	t.Parallel()

@@ -619,15 +619,67 @@ func TestRunFirstProcess(t *testing.T) {
 // and Ctrl-C is for it.
 func TestRunTerminal(t *testing.T) {
 	t.Parallel()
-	master, slave := terminal(t)
 	const script = `
 trap 'echo interrupted; exit 8' INT
 read line; echo "read $line"
 while :; do sleep 0.02; done`
-	var n *process
+	s := onTerminal(t, nil, "sh", "-c", script)
+	s.types("hello\n")
+	s.shows("read hello")
+	s.types("\x03")
+	if code := s.exit(); code != 8 {
+		t.Errorf("exit code %d, want the daemon's own, 8\n%s%s", code, s.screen.String(), s.stderr.String())
+	}
+	s.shows("interrupted")
+	if got := strings.Count(s.screen.String(), "interrupted"); got != 1 {
+		t.Errorf("interrupted %d times", got)
+	}
+}
+
+// TestRunTerminalRespawn: where the daemon is respawned, Ctrl-C ends that, whether
+// it comes between two instances or within one.
+func TestRunTerminalRespawn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		script, until string
+		code          int
+	}{
+		"within":  {`trap 'echo interrupted; exit 8' INT; echo "read $(cat)"; touch "$0"; while :; do sleep 0.02; done`, "phase=ready", 8},
+		"between": {"exit 5", "phase=gone", 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mark := tempDir(t) + "/mark"
+			s := onTerminal(t, []string{"--expect", "none", "--respawn-mode", "exec", "--respawn-delay", "1h", "--respawn-max-delay", "1h"}, "sh", "-c", tt.script, mark)
+			s.says(tt.until)
+			if name == "within" {
+				eventually(t, "the daemon has read to the end", func() bool { return exists(mark) })
+			}
+			eventually(t, "it ends", func() bool { // when podnotify knows that the instance is over is not told
+				s.types("\x03")
+				return s.over()
+			})
+			if code := s.exit(); code != tt.code {
+				t.Errorf("exit code %d, want %d\n%s%s", code, tt.code, s.screen.String(), s.stderr.String())
+			}
+		})
+	}
+}
+
+// seat is a podnotify run on a terminal of its own.
+type seat struct {
+	*process
+	keys   *os.File
+	screen text
+}
+
+func onTerminal(t *testing.T, flags []string, argv ...string) *seat {
+	t.Helper()
+	master, slave := terminal(t)
+	s := &seat{keys: master}
 	for range 5 {
-		n = &process{t: t, name: "podnotify", ended: make(chan struct{})}
-		cmd := exec.Command(bin.podnotify, "run", "--listen", freePort(t), "--run-dir", tempDir(t), "--log-format", "text", "--", "sh", "-c", script)
+		n := &process{t: t, name: "podnotify", ended: make(chan struct{})}
+		cmd := exec.Command(bin.podnotify, slices.Concat([]string{"run", "--listen", freePort(t), "--run-dir", tempDir(t), "--log-format", "text"}, flags, []string{"--"}, argv)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, &n.stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		cmd.WaitDelay = time.Second
@@ -642,37 +694,35 @@ while :; do sleep 0.02; done`
 		}()
 		t.Cleanup(n.kill)
 		n.endWithTest()
+		s.process = n
 		eventually(t, "podnotify has started the daemon, or ended", func() bool { return n.over() || strings.Contains(n.stderr.String(), "daemon started") })
 		if !n.over() {
 			break
 		}
 	}
-	var screen text
 	go func() {
 		b := make([]byte, 4096)
 		for {
 			k, err := master.Read(b)
-			_, _ = screen.Write(b[:k])
+			_, _ = s.screen.Write(b[:k])
 			if err != nil {
 				return
 			}
 		}
 	}()
-	typed := func(s string) {
-		if _, err := master.WriteString(s); err != nil {
-			t.Fatal(err)
-		}
+	return s
+}
+
+func (s *seat) types(keys string) {
+	s.t.Helper()
+	if _, err := s.keys.WriteString(keys); err != nil {
+		s.t.Fatal(err)
 	}
-	typed("hello\n")
-	eventually(t, "the daemon reads from the terminal", func() bool { return strings.Contains(screen.String(), "read hello") })
-	typed("\x03")
-	if code := n.exit(); code != 8 {
-		t.Errorf("exit code %d, want the daemon's own, 8\n%s%s", code, screen.String(), n.stderr.String())
-	}
-	eventually(t, "the daemon has told", func() bool { return strings.Contains(screen.String(), "interrupted") })
-	if got := strings.Count(screen.String(), "interrupted"); got != 1 {
-		t.Errorf("interrupted %d times", got)
-	}
+}
+
+func (s *seat) shows(want string) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("the terminal shows %q", want), func() bool { return strings.Contains(s.screen.String(), want) })
 }
 
 // terminal is a new one: what a person types into and sees, and what a program

@@ -75,7 +75,11 @@ func newActCommands(a *app) []*cobra.Command {
 				if noWait {
 					args.Set("no-wait", "1")
 				}
-				return a.ask(c, 0, verb, args)
+				wait := controlWait
+				if waits := verb == "reload" || verb == "stop"; waits && !noWait {
+					wait = 0
+				}
+				return a.ask(c, wait, verb, args)
 			},
 		}
 		failUsage(c, exitUsage)
@@ -90,7 +94,8 @@ about to be; a platform may do so.`)
 	respawn := act("respawn", "End a daemon and have it started again", `Send signals.kill to the main process of a service, SIGKILL after timeouts.stop.
 What started it starts it again: podnotify run with respawn.mode exec, else the
 platform, which restarts the container.`)
-	kill := act("kill", "Send a signal to a daemon", `Send a signal to the main process of a service.`)
+	kill := act("kill", "Send a signal to a daemon", `Send a signal to the main process of a service. If it ends of that, podnotify run
+starts it again as respawn.when says; see podnotify stop for an end that stays.`)
 	kill.Flags().StringVar(&signal, "signal", "TERM", "name or number of the signal")
 	for _, c := range []*cobra.Command{reload, stop} {
 		c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the daemon")

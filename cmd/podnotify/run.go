@@ -78,7 +78,7 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	g, ctx := errgroup.WithContext(ctx)
 	daemon, err := supervise.Start(supervise.Config{
 		Args: command, Env: environment(environ, c, service.Env()), KillSignal: c.KillSignal, StopTimeout: c.Policy.StopTimeout,
-		Stored: service.Stored, Begun: family.Begin, Log: log,
+		Respawns: c.Policy.Respawn.Mode == lifecycle.RespawnExec, Stored: service.Stored, Begun: family.Begin, Log: log,
 	}, family)
 	if err != nil {
 		return 1, err

@@ -55,7 +55,7 @@ type Service interface {
 	// StopAsked is called before a termination is handed on; with kill, the
 	// service kills the main process after its stop time-out.
 	StopAsked(kill bool)
-	// Signal signals the main process.
+	// Signal signals the main process. The error is [proc.ErrGone] if there is none.
 	Signal(unix.Signal) error
 }
 
@@ -65,6 +65,9 @@ type Config struct {
 	Env         []string
 	KillSignal  unix.Signal   // sent for SIGTERM
 	StopTimeout time.Duration // for what the daemon leaves behind; 0: none
+	// Respawns says that it may be started again. Then a terminal stays ours, for
+	// what is typed into it (Ctrl-C) is meant for more than one instance.
+	Respawns bool
 	// Stored returns the descriptors that a start hands to the daemon, and closes
 	// after that, and their names; nil: there are none.
 	Stored func() (fds []int, names string)
@@ -82,9 +85,10 @@ type Daemon struct {
 	reaped  chan struct{} // closed when no children are left
 	failed  chan error    // of the waiter
 	idle    bool          // between two instances
-	quit    bool          // a termination came meanwhile
+	quit    bool          // a termination came that no main process was there to take
 
-	terminal bool // the daemon was given the foreground of our terminal
+	terminal bool     // the daemon was given the foreground of our terminal
+	stdin    *os.File // for the daemon; nil: ours
 }
 
 // Turn is a turn in the life of the daemon: a main process ended, or the next one
@@ -97,7 +101,7 @@ type Turn struct {
 
 // Start starts the daemon in a process group of its own, so that what a terminal
 // sends to ours reaches it once, from us. If we were in the foreground of a
-// terminal, it is from now on.
+// terminal, it is from now on, unless it may be respawned.
 func Start(cfg Config, service Service) (*Daemon, error) {
 	path, err := exec.LookPath(cfg.Args[0])
 	if err != nil {
@@ -112,7 +116,15 @@ func Start(cfg Config, service Service) (*Daemon, error) {
 	}
 	d := &Daemon{cfg: cfg, path: path, service: service, signals: make(chan os.Signal, 64), failed: make(chan error, 1)}
 	signal.Notify(d.signals, handedOn()...)
-	d.terminal = foreground()
+	if foreground() {
+		if d.terminal = !cfg.Respawns; cfg.Respawns {
+			// Reading from it would stop who is not in its foreground.
+			if d.stdin, err = os.Open(os.DevNull); err != nil {
+				d.letGo()
+				return nil, fmt.Errorf("cannot give the daemon an input: %w", err)
+			}
+		}
+	}
 	if err := d.start(d.terminal); err != nil {
 		d.letGo()
 		return nil, err
@@ -130,6 +142,9 @@ func (d *Daemon) start(foreground bool) error {
 	}
 	if foreground {
 		attr.Sys.Setpgid, attr.Sys.Foreground, attr.Sys.Ctty = false, true, 0
+	}
+	if d.stdin != nil {
+		attr.Files[0] = d.stdin.Fd()
 	}
 	path, args := d.path, d.cfg.Args
 	if d.cfg.Stored != nil {
@@ -173,6 +188,7 @@ func (d *Daemon) start(foreground bool) error {
 // letGo gives the terminal back. Signals stay caught: one that comes now is for a
 // daemon that is no more, and would end us before we have ended.
 func (d *Daemon) letGo() {
+	d.stdin.Close() // nil: an error that says nothing
 	if d.terminal {
 		takeBack()
 	}
@@ -247,7 +263,7 @@ func (d *Daemon) Run(ctx context.Context, turns <-chan Turn) (proc.Exit, error) 
 			d.clear()
 			return last, context.Cause(ctx)
 		}
-		if d.quit {
+		if d.quit && d.idle {
 			return last, nil
 		}
 	}
@@ -257,7 +273,7 @@ func (d *Daemon) Run(ctx context.Context, turns <-chan Turn) (proc.Exit, error) 
 // first, so that a daemon that says nothing about it is not ready meanwhile.
 func (d *Daemon) handOn(sig syscall.Signal) {
 	if d.idle {
-		d.quit = terminates(sig)
+		d.quit = d.quit || terminates(sig)
 		return
 	}
 	to := sig
@@ -268,7 +284,10 @@ func (d *Daemon) handOn(sig syscall.Signal) {
 	case unix.SIGINT, unix.SIGQUIT:
 		d.service.StopAsked(true)
 	}
-	if err := d.service.Signal(to); err != nil {
+	switch err := d.service.Signal(to); {
+	case errors.Is(err, proc.ErrGone) && terminates(sig):
+		d.quit = true // its end is on its way to us
+	case err != nil:
 		d.cfg.Log.Warn("signal not handed on", "signal", unix.SignalName(sig), "error", err)
 	}
 }

@@ -48,7 +48,7 @@ const (
 	Stopped                  // Who was seen stopped by a signal (state T)
 	Continued                // Who was seen running after a stop
 	Ended                    // Who ended, as Exit tells
-	StopAsked                // podnotify sends or forwards a termination; Number as Killing and Leaving say
+	StopAsked                // podnotify sends or forwards a termination; Number as Killing, Leaving and Signalling say
 	RespawnAsked             // somebody wants the service respawned
 	ReloadAsked              // podnotify sends signals.reload; Number is CLOCK_MONOTONIC in microseconds
 	Forked                   // Who was left behind by its parent; Number is how many forks away from CMD it is
@@ -106,6 +106,9 @@ type Event struct {
 const (
 	Killing = 1 // and it is killed after the stop time-out
 	Leaving = 2 // only because podnotify itself goes down
+	// Signalling says that it was sent a signal that usually ends a process, no more: it
+	// may come back, as respawn.when says.
+	Signalling = 3
 )
 
 // Exit says how a process ended.

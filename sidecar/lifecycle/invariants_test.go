@@ -28,6 +28,7 @@ type watcher struct {
 	opened bool // the startup probe said yes of this main process
 
 	back    bool        // we ended this instance to bring it back
+	leaves  bool        // we ended it, and not to bring it back
 	podded  bool        // we had the pod restarted for it
 	renewed int         // instances after the first
 	paced   []time.Time // respawns that count for the limit
@@ -82,19 +83,22 @@ func (w *watcher) apply(e Event, now time.Time) error {
 	living := old.Phase != Absent && old.Phase != Gone
 	renewed := s.Phase != Gone && (!living && s.Phase != old.Phase || e.Kind == Found && old.Phase == Stopping && e.Who != old.Main)
 	mode := w.p.Respawn.Mode
-	asked, back, podded := w.asked, w.back, w.podded
+	asked, leaves, back, podded := w.asked, w.leaves, w.back, w.podded
 	if renewed && old.Phase == Gone {
 		w.renewed++
 	}
 	if renewed || s.Phase == Gone {
-		w.asked, w.kills, w.killed, w.opened, w.back = false, false, false, false, false
+		w.asked, w.leaves, w.kills, w.killed, w.opened, w.back = false, false, false, false, false, false
 	}
 	if renewed {
 		w.podded = false
 	}
 	if e.Kind == StopAsked && living {
 		w.asked = true
-		w.kills = w.kills || e.Number == 1
+		w.kills = w.kills || e.Number == Killing
+		if e.Number != Signalling {
+			w.leaves, w.back = true, w.back && e.Number == Leaving
+		}
 	}
 	if e.Kind == Resumed {
 		w.killed = false               // it may not have been sent
@@ -131,7 +135,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		must(!over || !says(Readyz) && !says(Startup), "ready or started without a process"),
 		must(!over || s.Main == nobody && s.Owed == nobody && !s.Paused, "main %v owed %v paused %v", s.Main, s.Owed, s.Paused),
 		must(!over || !timed || s.LimitHit || due.Equal(s.RespawnAt), "a deadline at %v", due),
-		must(s.RespawnAt.IsZero() || mode == RespawnExec && over && w.m.ComesBack() && (!old.RespawnAt.IsZero() || back || !asked), "respawned at %v", s.RespawnAt),
+		must(s.RespawnAt.IsZero() || mode == RespawnExec && over && w.m.ComesBack() && (!old.RespawnAt.IsZero() || back || !leaves), "respawned at %v", s.RespawnAt),
 		must(s.LimitHit == old.LimitHit || s.LimitHit && w.p.Respawn.Limit > 0 && w.p.Respawn.Interval > 0 && (e.Kind == Ended || e.Kind == Timer || e.Kind == Trigger) ||
 			!s.LimitHit && (s.Phase == Ready || e.Kind == RespawnAsked || e.Kind == ResetRespawns || e.Kind == Timer), "limit hit: %v", s.LimitHit),
 		must(!old.Starved || s.Starved || over || s.Phase != Stopping && (s.Phase == Starting || old.Phase == Stopping) || !w.podded && s.Phase != Stopping, "no longer starved, although it is being respawned for it"),
@@ -182,7 +186,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 			w.asked, w.kills, w.back = true, true, true
 		case Start:
 			x = must(mode == RespawnExec && over && (e.Kind == RespawnAsked || !old.RespawnAt.IsZero() && e.Kind == Timer ||
-				e.Kind == Ended && e.Who == old.Main && (back || !asked)), "starts the daemon")
+				e.Kind == Ended && e.Who == old.Main && (back || !leaves)), "starts the daemon")
 		case RestartContainer:
 			x = must(mode != RespawnExec && back && e.Kind == Ended && e.Who == old.Main && a.Who == old.Main, "restarts the container of %v", a.Who)
 		case RestartPod:
@@ -284,7 +288,7 @@ func TestInvariants(t *testing.T) {
 				Who:    who.Draw(t, "who"),
 				Named:  rapid.IntRange(0, 7).Draw(t, "named") == 0,
 				Owes:   rapid.Bool().Draw(t, "owes"),
-				Number: int64(rapid.IntRange(0, 2).Draw(t, "number")),
+				Number: int64(rapid.IntRange(0, 3).Draw(t, "number")),
 				Span:   rapid.SampledFrom(durations).Draw(t, "span"),
 				Exit:   Exit{Known: rapid.Bool().Draw(t, "known"), Signal: rapid.SampledFrom([]int{0, 9, 15}).Draw(t, "signal")},
 			}

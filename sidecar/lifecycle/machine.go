@@ -33,6 +33,7 @@ type Machine struct {
 	nextOld  int
 
 	asked   bool  // we asked it to stop: READY and RELOADING are ignored until a new instance
+	away    bool  // and it is not to come back
 	kills   bool  // and kill it after the stop time-out
 	leaving bool  // only because podnotify itself goes down
 	before  Phase // then: the phase before
@@ -185,7 +186,7 @@ func (m *Machine) instance(who ProcID, missed bool, now time.Time) {
 	m.why, m.respawn, m.podded, m.back, m.again = WhyEnded, false, false, false, time.Time{}
 	m.s.Reload = ReloadInfo{}
 	m.adopt(who)
-	m.spoke, m.asked, m.kills, m.killed, m.held = false, false, false, false, false
+	m.spoke, m.asked, m.away, m.kills, m.killed, m.held = false, false, false, false, false, false
 	m.leaving, m.before, m.doubted, m.s.Unknown = false, Absent, false, false
 	m.voice = voice{}
 	m.text = m.text[:0]
@@ -562,7 +563,7 @@ func (m *Machine) gone(e Event, now time.Time) {
 	if e.Exit.OOM {
 		reason = "oom-killed"
 	}
-	x := &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, asked: m.asked}
+	x := &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, asked: m.away || m.respawn}
 	x.Clean = x.clean()
 	m.s.LastExit = x
 	m.s.Main, m.s.Owed = ProcID{}, ProcID{}
@@ -578,7 +579,7 @@ func (m *Machine) comeBack(x *LastExit, now time.Time) {
 	switch {
 	case m.respawn && !r.Mode.Restarts():
 		m.act(RestartContainer, x.Who)
-	case !r.Mode.Restarts(), m.asked && !m.respawn, !m.respawn && !r.wants(x):
+	case !r.Mode.Restarts(), m.away && !m.respawn, !m.respawn && !r.wants(x):
 	default:
 		if delay, ok := m.afford(now); ok {
 			m.back = true
@@ -633,7 +634,8 @@ func (m *Machine) bringBack(why Why, now time.Time) {
 	case WhyStopTimeout:
 		signal, m.killed = Kill, true
 	}
-	stopAsked(m, Event{Kind: StopAsked, Number: Killing}, now)
+	m.leaving = false
+	m.goDown(true, now)
 	m.act(signal, m.s.Main)
 }
 
@@ -783,14 +785,23 @@ func (x *LastExit) clean() bool {
 	return x.asked || !x.Known || x.Exit.Clean()
 }
 
+// stopAsked: whoever asks last is heard. A daemon on its way to a respawn that is
+// told to stop stays away; one that is only sent a signal does as respawn.when says.
 func stopAsked(m *Machine, e Event, now time.Time) {
 	if e.Number == Leaving && !m.asked && m.s.Phase != Stopping {
 		m.leaving, m.before = true, m.s.Phase
 	} else if e.Number != Leaving {
 		m.leaving = false
 	}
+	if e.Number != Signalling {
+		m.away, m.respawn = true, m.respawn && e.Number == Leaving
+	}
+	m.goDown(e.Number == Killing, now)
+}
+
+func (m *Machine) goDown(kill bool, now time.Time) {
 	m.asked = true
-	m.kills = m.kills || e.Number == Killing
+	m.kills = m.kills || kill
 	if m.s.Paused || m.s.Owed != (ProcID{}) {
 		who := m.s.Main
 		if m.s.Owed != (ProcID{}) {

@@ -46,11 +46,12 @@ func named(e Event) Event { e.Named = true; return e }
 func owes(e Event) Event { e.Owes = true; return e }
 
 var (
-	pings    = Event{Kind: Ping, Who: daemon}
-	triggers = Event{Kind: Trigger, Who: daemon}
-	tick     = Event{Kind: Timer}
-	asked    = Event{Kind: StopAsked}
-	toKill   = Event{Kind: StopAsked, Number: 1}
+	pings     = Event{Kind: Ping, Who: daemon}
+	triggers  = Event{Kind: Trigger, Who: daemon}
+	tick      = Event{Kind: Timer}
+	asked     = Event{Kind: StopAsked}
+	toKill    = Event{Kind: StopAsked, Number: Killing}
+	signalled = Event{Kind: StopAsked, Number: Signalling}
 )
 
 // step is one piece of news at its time after the epoch, and all that is then

@@ -45,6 +45,7 @@ type Record struct {
 	Replaced      [replacedKept]ProcID `json:"replaced,omitzero"` // former main processes
 
 	Asked   bool  `json:"asked,omitempty"`   // we asked it to stop
+	Away    bool  `json:"away,omitempty"`    // and it is not to come back
 	Leaving bool  `json:"leaving,omitempty"` // only because podnotify itself was going down
 	Before  Phase `json:"before,omitempty"`  // and this was the phase before
 	Kills   bool  `json:"kills,omitempty"`
@@ -150,7 +151,7 @@ func (m *Machine) Record() Record {
 		ReloadLate: s.ReloadLate, StopLate: s.StopLate, StopSaid: s.StopSaid,
 		Spoke: m.spoke, Voice: m.voice.who, VoiceReady: m.voice.ready, VoiceStopping: m.voice.stopping,
 		Server: m.server, Held: m.held, Replaced: m.replaced,
-		Asked: m.asked, Leaving: m.leaving, Before: m.before, Kills: m.kills, Respawn: m.respawn, Why: m.why, Podded: m.podded,
+		Asked: m.asked, Away: m.away, Leaving: m.leaving, Before: m.before, Kills: m.kills, Respawn: m.respawn, Why: m.why, Podded: m.podded,
 		Respawns: s.Respawns, Respawned: s.Respawned, Window: m.pace.since, Counted: m.pace.count, LimitHit: s.LimitHit,
 		LastExit: s.LastExit,
 	}
@@ -174,7 +175,7 @@ func Restore(p Policy, r Record) *Machine {
 	m.s.ReloadLate, m.s.StopLate, m.s.StopSaid = r.ReloadLate, r.StopLate, r.StopSaid
 	m.spoke, m.server, m.held, m.replaced = r.Spoke, r.Server, r.Held, r.Replaced
 	m.voice = voice{who: r.Voice, ready: r.VoiceReady, stopping: r.VoiceStopping}
-	m.asked, m.leaving, m.before, m.kills = r.Asked, r.Leaving, r.Before, r.Kills
+	m.asked, m.away, m.leaving, m.before, m.kills = r.Asked, r.Away, r.Leaving, r.Before, r.Kills
 	m.respawn, m.why, m.podded = r.Respawn, r.Why, r.Podded
 	m.s.Respawns, m.s.Respawned, m.s.LimitHit, m.s.LastExit = r.Respawns, r.Respawned, r.LimitHit, r.LastExit
 	m.pace = pace{since: r.Window, count: r.Counted}

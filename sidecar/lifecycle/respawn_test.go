@@ -105,6 +105,12 @@ func TestRespawnWhen(t *testing.T) {
 		{"podnotify respawn, a normal exit", normal, []Event{respawnIt}, exited(3), [3]string{again, again, again}},
 		{"podnotify stop, then podnotify respawn", nil, []Event{toKill, respawnIt}, exited(0), [3]string{again, again, again}},
 		{"WATCHDOG=trigger", nil, []Event{triggers}, exited(0), [3]string{again, again, again}},
+		{"podnotify respawn, then a termination was forwarded", nil, []Event{respawnIt, toKill}, exited(0), [3]string{none, none, none}},
+		{"WATCHDOG=trigger, then a termination was forwarded", nil, []Event{triggers, toKill}, killedBy(6), [3]string{none, none, none}},
+		{"podnotify kill", nil, []Event{signalled}, killedBy(15), [3]string{none, none, again}},
+		{"podnotify kill --signal KILL", nil, []Event{signalled}, killedBy(9), [3]string{again, none, again}},
+		{"podnotify kill, a normal exit", normal, []Event{signalled}, exited(3), [3]string{none, none, none}},
+		{"podnotify stop, then podnotify kill", nil, []Event{toKill, signalled}, killedBy(9), [3]string{none, none, none}},
 	} {
 		for when, want := range c.want {
 			p := respawning(RespawnExec, func(p *Policy) {
