@@ -146,6 +146,27 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 	s.say(level, msg, args...)
 }
 
+// overdue logs the time-outs that have passed since before, each with what its check
+// says.
+func (s *Service) overdue(before lifecycle.Snapshot) {
+	now := s.m.Snapshot()
+	now.Facts = s.facts
+	now.Facts.Refused = s.shutOut()
+	for _, x := range []struct {
+		passed   bool
+		key, msg string
+	}{
+		{now.StartLate && !before.StartLate, "start", "daemon is not ready in time"},
+		{now.ReloadLate && !before.ReloadLate, "reload", "daemon has not reloaded in time"},
+		{now.StopLate && !before.StopLate, "stopping", "daemon has not stopped in time"},
+		{now.Starved && !before.Starved, "watchdog", "daemon missed its watchdog"},
+	} {
+		if x.passed {
+			s.say(slog.LevelWarn, x.msg, "reason", now.Reason(&s.cfg.Policy, x.key))
+		}
+	}
+}
+
 // gone tells that a main process ended.
 func (s *Service) gone() {
 	if s.gate != nil {
@@ -183,7 +204,7 @@ func (s *Service) act(a lifecycle.Action) {
 	case lifecycle.Terminate:
 		s.signal(p, s.cfg.KillSignal)
 	case lifecycle.Abort:
-		s.say(slog.LevelWarn, "daemon missed its watchdog, respawning it", "pid", p.id.PID)
+		s.say(slog.LevelWarn, "respawning the daemon for its watchdog", "pid", p.id.PID)
 		s.signal(p, s.cfg.WatchdogSignal)
 	case lifecycle.Knock:
 		s.knock(a.Who)

@@ -225,6 +225,9 @@ func (s *Service) storeFDs(p *notify.Packet) {
 	case !m.Has(notify.FlagFDStore):
 	case s.store.max == 0:
 		s.dropped["fdstore-off"] += uint64(len(p.FDs))
+		for _, fd := range p.TakeFDs() { // or they would be counted twice
+			unix.Close(fd)
+		}
 	default:
 		label := storedName
 		if named {

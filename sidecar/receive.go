@@ -31,6 +31,7 @@ const (
 	dropAccess    = "access"       // the sender is known, and access does not admit it
 	dropStranger  = "not-admitted" // the sender is not a process of the service
 	dropInvisible = "invisible"    // the sender's PID namespace is not visible from here
+	dropBarrier   = "barrier"      // BARRIER=1 with other lines, or not with one descriptor
 )
 
 // Dropped implements notify.Handler: a datagram that is no message.
@@ -47,7 +48,36 @@ func (s *Service) drop1(reason string, from notify.Sender) {
 		return
 	}
 	s.strangers[key] = true
-	s.say(slog.LevelWarn, "datagram dropped", "reason", reason, "pid", from.PID, "uid", from.UID)
+	args := []any{"reason", reason, "pid", from.PID, "uid", from.UID}
+	if st, err := s.dep.FS.Stat(from.PID); err == nil { // or it has ended
+		args = append(args, "comm", st.Comm)
+	}
+	s.say(slog.LevelWarn, "datagram dropped", append(args, "cure", s.cure(reason))...)
+}
+
+// shutOut counts the datagrams whose senders are not admitted.
+func (s *Service) shutOut() uint64 { return s.dropped[dropAccess] + s.dropped[dropStranger] }
+
+// cure says what would have a datagram heard.
+func (s *Service) cure(reason string) string {
+	switch {
+	case reason == dropAccess && s.access != s.cfg.Access:
+		return fmt.Sprintf("the daemon said NOTIFYACCESS=%v, which shuts this sender out", s.access)
+	case reason == dropAccess:
+		return fmt.Sprintf("notify.access is %v; all hears every process of the service", s.access)
+	}
+	return cures[reason]
+}
+
+// cures are those that hang on nothing else.
+var cures = map[string]string{
+	dropStranger:                         "select.container or select.process takes it in; notify.access any hears everybody",
+	dropInvisible:                        "shareProcessNamespace: true, or notify.access any",
+	dropBarrier:                          "BARRIER=1 goes alone, with one descriptor",
+	notify.DropTooLong.String():          "the sender may send 4096 bytes at most",
+	notify.DropNUL.String():              "the sender may put a NUL only at the very end",
+	notify.DropControlTruncated.String(): "the sender may attach 253 descriptors at most; podnotify may need more open files (ulimit -n)",
+	notify.DropNoCredentials.String():    "the kernel told nothing of the sender; its next datagram is heard",
 }
 
 // Packet implements notify.Handler. It runs under the service's lock, and what
@@ -61,7 +91,7 @@ func (s *Service) Packet(p *notify.Packet) {
 		// Handled before anything else and for anyone. With other lines beside
 		// it, everything is ignored (systemd does the same).
 		if !m.BarrierOnly() || len(p.FDs) != 1 {
-			s.drop1("barrier", p.From)
+			s.drop1(dropBarrier, p.From)
 		} else if s.holdBarrier(p.FDs[0]) {
 			p.TakeFDs()
 		}

@@ -431,7 +431,9 @@ func (s *Service) tick() {
 		return
 	}
 	s.armed = time.Time{}
+	before := s.m.Snapshot()
 	s.apply(lifecycle.Event{Kind: lifecycle.Timer})
+	s.overdue(before)
 	s.settle()
 }
 
@@ -460,7 +462,7 @@ func (s *Service) snapshot() *lifecycle.Snapshot {
 	n.Facts.UnknownKeys = maps.Clone(s.facts.UnknownKeys)
 	n.Facts.Transitions = maps.Clone(s.facts.Transitions)
 	n.Facts.Dropped = maps.Clone(s.dropped)
-	n.Facts.Refused = s.dropped[dropAccess] + s.dropped[dropStranger]
+	n.Facts.Refused = s.shutOut()
 	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
 	if s.ln != nil && !s.alive.Load() {
 		n.Facts.Socket = "the notify socket " + s.cfg.Address + " is not bound"

@@ -300,6 +300,10 @@ func TestBackgroundWrongCount(t *testing.T) {
 			} else {
 				n.untilBody("/readyz", 503, tt.says)
 				n.expect("/startupz", 503, tt.says)
+				n.says("daemon is not ready in time") // once, and why
+				if line := lineOf(n.stderr.String(), "daemon is not ready in time"); !strings.Contains(line, tt.says) {
+					t.Errorf("the log says %q, want %q", line, tt.says)
+				}
 			}
 			n.until("/livez", 200)
 			n.expect("/healthz", 200)
@@ -310,6 +314,16 @@ func TestBackgroundWrongCount(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lineOf is the line of a text that says something.
+func lineOf(text, want string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, want) {
+			return line
+		}
+	}
+	return ""
 }
 
 // TestBackgroundUnexpected: where CMD is the daemon, its end is the end, and it is

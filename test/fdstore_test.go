@@ -238,6 +238,9 @@ func TestDescriptorStoreOff(t *testing.T) {
 		if got := n.statusz().Counters.Dropped["fdstore-off"]; got != 4 {
 			t.Errorf("%d counted, want 4", got)
 		}
+		if got := n.statusz().Counters.Dropped["descriptors"]; got != 0 {
+			t.Errorf("%d counted once more as unwanted", got)
+		}
 		if n.holds(file) != 0 {
 			t.Error("they are not closed")
 		}

@@ -293,6 +293,9 @@ func (n *podnotify) named(reason string) (lines int) {
 	for line := range strings.Lines(n.stderr.String()) {
 		if strings.Contains(line, "datagram dropped") && strings.Contains(line, "reason="+reason+" ") {
 			lines++
+			if _, cure, _ := strings.Cut(line, "cure="); len(cure) < len(`"it"`) {
+				n.t.Errorf("no cure in the log: %s", line)
+			}
 		}
 	}
 	return lines

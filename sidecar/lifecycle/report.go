@@ -127,6 +127,17 @@ func (s *Snapshot) Failing(p *Policy, probe Probe, skip func(name string) bool) 
 	return Check{}, false
 }
 
+// Reason is why a check fails, empty if it does not.
+func (s *Snapshot) Reason(p *Policy, name string) string {
+	for _, c := range checks {
+		if c.name == name {
+			reason, _ := c.judge(s, p)
+			return reason
+		}
+	}
+	return ""
+}
+
 func checkSocket(s *Snapshot, _ *Policy) (string, Probe) {
 	return s.Facts.Socket, Readyz
 }
