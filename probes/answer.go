@@ -22,6 +22,9 @@ func answer(w http.ResponseWriter, r *http.Request, page string, probe lifecycle
 		}
 	}
 	if line := firstFailing(probe, services, &skip); line != "" {
+		if unknown := skip.unknown(services); unknown != "" {
+			line += "; " + cannotExclude + unknown
+		}
 		write(w, http.StatusServiceUnavailable, line+"\n")
 		return
 	}
@@ -83,7 +86,7 @@ func answerVerbose(w http.ResponseWriter, page string, probe lifecycle.Probe, se
 		}
 	}
 	if unused := skip.unused(); unused != "" {
-		b.WriteString("warn: some health checks cannot be excluded: no matches for " + unused + "\n")
+		b.WriteString(cannotExclude + unused + "\n")
 	}
 	if !passed {
 		b.WriteString(page + " check failed\n")
@@ -127,6 +130,20 @@ func (e *exclusion) of(s Source) func(check string) bool {
 		return nil
 	}
 	return func(check string) bool { return e.matches(s, check) }
+}
+
+// cannotExclude is what kube-apiserver says.
+const cannotExclude = "warn: some health checks cannot be excluded: no matches for "
+
+// unknown lists the names of no check at all, quoted: of those that were not asked
+// because another failed before, used tells nothing.
+func (e *exclusion) unknown(services []Source) string {
+	for _, s := range services {
+		for _, name := range lifecycle.CheckNames() {
+			e.matches(s, name)
+		}
+	}
+	return e.unused()
 }
 
 // unused lists the names that matched nothing, quoted.

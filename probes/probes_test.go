@@ -361,7 +361,9 @@ livez check passed
 		{[]Source{web}, "/startupz?verbose", 200, "[+]start ok\n[+]gate ok\nstartupz check passed\n"},
 		{[]Source{redis}, "/readyz?exclude=paused", 503, "errno: the daemon reported errno 5 (EIO)\n"},
 		{[]Source{redis}, "/readyz?exclude=paused&exclude=redis/errno", 200, "ok"},
-		{[]Source{redis}, "/readyz?exclude=paused&exclude=web/errno", 503, "errno: the daemon reported errno 5 (EIO)\n"},
+		{[]Source{redis}, "/readyz?exclude=paused&exclude=web/errno", 503, "errno: the daemon reported errno 5 (EIO); warn: some health checks cannot be excluded: no matches for \"web/errno\"\n"},
+		{[]Source{redis}, "/readyz?exclude=erno", 503, "paused: process 17 is stopped by a signal; kill -CONT 17 continues it; warn: some health checks cannot be excluded: no matches for \"erno\"\n"},
+		{[]Source{redis}, "/readyz?exclude=errno&exclude=watchdog", 503, "paused: process 17 is stopped by a signal; kill -CONT 17 continues it\n"},
 		{[]Source{redis, web}, "/readyz?exclude=errno", 503, "redis: paused: process 17 is stopped by a signal; kill -CONT 17 continues it\n"},
 		{[]Source{redis}, "/readyz?other=1", 503, "paused: process 17 is stopped by a signal; kill -CONT 17 continues it\n"},
 	} {

@@ -257,7 +257,8 @@ func TestStatusInFull(t *testing.T) {
 		Phase: lifecycle.Ready, Since: since, Started: true, GateOpen: true, Paused: true, Errno: 28, Respawns: 4,
 		Main: lifecycle.ProcID{PID: 42, Start: 1}, Status: "Serving", Watchdog: 1500 * time.Millisecond, PingAt: since.Add(88 * time.Second),
 		LastExit: &lifecycle.LastExit{Exit: lifecycle.Exit{Known: true, Signal: 6}, Who: lifecycle.ProcID{PID: 41}, At: since, Reason: "killed"},
-		Facts:    lifecycle.Facts{Command: "redis-server", InnerPID: 7, Container: "cache", ErrnoName: "ENOSPC"},
+		Facts: lifecycle.Facts{Command: "redis-server", InnerPID: 7, Container: "cache", ErrnoName: "ENOSPC",
+			Dropped: map[string]uint64{"not-admitted": 3, "access": 1}, UnknownKeys: map[string]uint64{"X_\x1b": 2}},
 	}
 	quiet := starting
 	quiet.Watchdog = 2 * time.Second
@@ -277,6 +278,8 @@ func TestStatusInFull(t *testing.T) {
     Watchdog: ping 2s ago, due every 1.5s
     Respawns: 4
    Last exit: killed, signal ABRT at 2026-01-02 03:04:05 UTC
+     Dropped: access 1, not-admitted 3
+Unknown keys: X_\x1b 2
        Fails: paused [ready]: process 42 is stopped by a signal; kill -CONT 42 continues it
        Fails: errno [ready]: the daemon reported errno 28 (ENOSPC)
 

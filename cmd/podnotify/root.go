@@ -132,7 +132,27 @@ Kubernetes, docker and load balancers with it.`,
 	add(asks, newStatusCommand(a), newHealthcheckCommand(a), newWaitCommand(a), newSendCommand(a), newPrestopCommand(a))
 	add(asks, newActCommands(a)...)
 	root.AddCommand(newConfigCommand(a), newInstallCommand(), newPauseCommand(a), newVersionCommand(a))
+	root.SetHelpCommand(newHelpCommand())
 	return root
+}
+
+// newHelpCommand is cobra's, but that what is not known is a failure.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(c *cobra.Command, args []string) error {
+			about, rest, err := c.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return noSuchCommand(about, rest[0])
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // The groups of commands in --help.
@@ -147,14 +167,19 @@ func group(c *cobra.Command) {
 		if len(args) == 0 {
 			return c.Help()
 		}
-		cure := "see " + c.CommandPath() + " --help"
-		c.SuggestionsMinimumDistance = 2
-		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			cure = "did you mean " + strings.Join(near, " or ") + "?"
-		}
-		return exit(exitUsage, fmt.Errorf("cannot run %q: there is no such command; %s", args[0], cure))
+		return noSuchCommand(c, args[0])
 	}
 	c.Args = cobra.ArbitraryArgs // or cobra words the message itself
+}
+
+// noSuchCommand says that c has no command called name, and which is the nearest.
+func noSuchCommand(c *cobra.Command, name string) error {
+	cure := "see " + c.CommandPath() + " --help"
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(name); len(near) > 0 {
+		cure = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return exit(exitUsage, fmt.Errorf("cannot run %q: there is no such command; %s", name, cure))
 }
 
 // failUsage sets the exit code of a command line that c cannot read: its flags,

@@ -39,7 +39,10 @@ func newSendCommand(a *app) *cobra.Command {
 		Short: "Tell what listens on NOTIFY_SOCKET how a daemon is, as systemd-notify does",
 		Long: `Send one message to the socket named by NOTIFY_SOCKET, as systemd-notify does,
 and wait until the receiver has acted upon it. The exit code is 1 if it was not
-delivered.`,
+delivered.
+
+Whether the receiver believed the sender is not told: the protocol has no answer.
+See Dropped in podnotify status, and the log.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			m.lines = args
 			lines, err := m.text(c.Flags().Changed("status"))

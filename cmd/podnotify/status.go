@@ -30,7 +30,10 @@ service, or podnotify does not answer.
 
 With --watch it is shown again whenever it changes, until you end it: on a
 terminal all of it, in place; elsewhere a line for each service that changed, or
-with -o json a document for each change, one a line.`,
+with -o json a document for each change, one a line.
+
+As in systemctl, the status text is the last one that the daemon sent, also after
+its end, until the next one starts.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {

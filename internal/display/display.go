@@ -3,6 +3,8 @@ package display
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -68,6 +70,12 @@ func Text(services []probes.Status, now time.Time) string {
 		if at := s.RespawnAt; at != nil {
 			line("Respawn", "at %s; in %s", at.UTC().Format(TimeFormat), age(at.Sub(now)))
 		}
+		if len(s.Counters.Dropped) > 0 {
+			line("Dropped", "%s", tally(s.Counters.Dropped))
+		}
+		if len(s.UnknownKeys) > 0 {
+			line("Unknown keys", "%s", tally(s.UnknownKeys))
+		}
 		for _, c := range s.Checks {
 			if !c.OK {
 				line("Fails", "%s [%s]: %s", c.Name, strings.Join(c.Probes, ", "), c.Reason)
@@ -78,6 +86,15 @@ func Text(services []probes.Status, now time.Time) string {
 		}
 	}
 	return b.String()
+}
+
+// tally lists what was counted, by name.
+func tally(counts map[string]uint64) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, fmt.Sprintf("%s %d", name, counts[name]))
+	}
+	return strings.Join(out, ", ")
 }
 
 // Line is a service on one line, without anything that only grows older.
