@@ -818,7 +818,7 @@ func (m *Machine) goDown(kill bool, now time.Time) {
 // stopGone calls off the respawn that is due, if one is: what is told to stop stays
 // away, as a unit of systemd's in auto-restart.
 func stopGone(m *Machine, e Event, _ time.Time) {
-	if e.Number != Leaving {
+	if e.Number != Leaving && e.Number != Signalling {
 		m.back, m.again = false, time.Time{}
 	}
 }
