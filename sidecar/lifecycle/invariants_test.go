@@ -186,7 +186,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 			w.asked, w.kills, w.back = true, true, true
 		case Start:
 			x = must(mode == RespawnExec && over && (e.Kind == RespawnAsked || !old.RespawnAt.IsZero() && e.Kind == Timer ||
-				e.Kind == Ended && e.Who == old.Main && (back || !leaves)), "starts the daemon")
+				e.Kind == NotStarted || e.Kind == Ended && e.Who == old.Main && (back || !leaves)), "starts the daemon")
 		case RestartContainer:
 			x = must(mode != RespawnExec && back && e.Kind == Ended && e.Who == old.Main && a.Who == old.Main, "restarts the container of %v", a.Who)
 		case RestartPod:
@@ -215,7 +215,7 @@ func (w *watcher) paces(e Event, old, s Snapshot, asked bool, now time.Time, mus
 	for _, a := range w.m.actions {
 		switch a.Kind {
 		case Start: // at the end of the delay it was counted already
-			did = did || e.Kind == Ended
+			did = did || e.Kind == Ended || e.Kind == NotStarted
 		case Terminate, Abort, Kill:
 			did = did || r.Mode == RespawnSignal && !asked
 		case RestartPod:

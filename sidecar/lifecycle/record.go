@@ -235,7 +235,7 @@ func resumeStopping(m *Machine, e Event, now time.Time) {
 		m.killed = false
 		return
 	}
-	m.asked, m.leaving = false, false
+	m.asked, m.away, m.leaving = false, false, false
 	switch m.before {
 	case Ready:
 		m.enter(Ready, now)
