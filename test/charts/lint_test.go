@@ -2,6 +2,7 @@ package charts
 
 import (
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,13 @@ func TestMisspelt(t *testing.T) {
 		if err := lint(t, app, kubernetes, set(t, good+wrong)); err == nil {
 			t.Errorf("%s passes", wrong)
 		}
+	}
+}
+
+// TestMisspeltLibrary: the library refuses it in anybody's chart.
+func TestMisspeltLibrary(t *testing.T) {
+	if _, err := ownChart(t, set(t, "podnotify.config.exepct=stop")); err == nil || !strings.Contains(err.Error(), "exepct") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -75,7 +75,27 @@ func renderings(t *testing.T) []rendering {
 		}
 		out = append(out, r)
 	}
-	return out
+	r, err := ownChart(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(out, r)
+}
+
+// ownChart is the example of a chart that uses the library, as it is after helm
+// dependency build.
+func ownChart(t *testing.T, values map[string]any) (rendering, error) {
+	t.Helper()
+	c, err := loader.LoadDir(root + "/examples/library")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib, err := loader.LoadDir(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDependencies(lib)
+	return renderChart(c, "library", values)
 }
 
 // render does what helm template does, tests and notes included. A name that
