@@ -2,7 +2,7 @@
 # make test    all tests; installs the Debian packages they need, when it may
 # make test-cri  podnotify in pods that a real containerd makes; root, a minute
 # make test-node  podnotify-node with a real containerd, plain containers and a pod; root, a minute
-# make e2e     the chart in a real Kubernetes, which it builds first; root
+# make e2e     the chart in a real Kubernetes, which it builds first, and test-compose-v2; root
 # make test-charts  lints, renders and validates the charts and the manifests of the examples; the first time it builds for minutes
 # make helm    builds the helm that the charts are tested with
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
@@ -84,6 +84,7 @@ e2e: helm
 	@sh test/e2e/deps.sh dash dnsmasq-base etcd-server haproxy iptables libc-bin redis-tools
 	@sh test/e2e/kubernetes/build.sh
 	cd test/e2e && PODNOTIFY_TEST_ALL=1 HELM=$(HELM) $(GO) test -v -count 1 -parallel 4 -timeout 50m ./cluster
+	@$(MAKE) test-compose-v2
 
 # What is built once and kept: outside the clone, by version.
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/podnotify
@@ -111,7 +112,7 @@ test-compose:
 
 test-compose-v2:
 	@sh test/e2e/deps.sh docker.io procps
-	cd test/e2e && PODNOTIFY_TEST_COMPOSE=$$(sh compose/v2/build.sh) $(GO) test -count 1 -timeout 15m ./compose
+	cd test/e2e && PODNOTIFY_TEST_ALL=1 PODNOTIFY_TEST_COMPOSE=$$(sh compose/v2/build.sh) $(GO) test -count 1 -timeout 15m ./compose
 
 lint:
 	@sh hack/lint.sh
