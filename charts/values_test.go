@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,6 +118,57 @@ func TestVersions(t *testing.T) {
 	}
 	if to, err := os.Readlink("podnotify-lib"); err != nil || to != library {
 		t.Errorf("podnotify-lib is a link to %q: %v", to, err)
+	}
+}
+
+// TestKeys: the charts and the injection policy know every key that podnotify
+// has, as docs/configuration.md lists them, and no other.
+func TestKeys(t *testing.T) {
+	b, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, services, is := strings.Cut(string(b), "| `name` |")
+	if !is {
+		t.Fatal("docs/configuration.md has no keys of a service")
+	}
+	keys := map[string]bool{}
+	for line := range strings.Lines(services) {
+		if f := strings.Split(line, "`"); strings.HasPrefix(line, "| `") && strings.Contains(line, "`PODNOTIFY_") {
+			keys[f[1]] = true
+		}
+	}
+	for _, k := range []string{"notify.address", "select.container"} { // follow from the arrangement
+		delete(keys, k)
+	}
+	config := map[string]bool{}
+	for _, r := range rows(t, "", values(t, library)) {
+		if k, is := strings.CutPrefix(r.key, "config."); is && r.def != "" {
+			config[k] = true
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if !config[k] {
+			t.Errorf("podnotify has the key %s, the chart has not", k)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(config)) {
+		if !keys[k] {
+			t.Errorf("the chart has the key %s, podnotify has not", k)
+		}
+	}
+
+	policy, err := os.ReadFile("../examples/injection/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{"select.pidfile", "respawn.when", "respawn.normal-exit", "fdstore.max"} { // for a parent, or a volume that nobody mounts
+		delete(keys, k)
+	}
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if !bytes.Contains(policy, []byte("'"+k+"'")) {
+			t.Errorf("podnotify has the key %s, the injection policy has not", k)
+		}
 	}
 }
 
