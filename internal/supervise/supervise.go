@@ -87,8 +87,9 @@ type Daemon struct {
 	idle    bool          // between two instances
 	quit    bool          // a termination came that no main process was there to take
 
-	terminal bool     // the daemon was given the foreground of our terminal
-	stdin    *os.File // for the daemon; nil: ours
+	terminal bool                      // the daemon was given the foreground of our terminal
+	halts    chan stopwatch.Transition // it was stopped by job control
+	stdin    *os.File                  // for the daemon; nil: ours
 }
 
 // Turn is a turn in the life of the daemon: a main process ended, or the next one
@@ -114,33 +115,33 @@ func Start(cfg Config, service Service) (*Daemon, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a subreaper: %w", err)
 	}
-	d := &Daemon{cfg: cfg, path: path, service: service, signals: make(chan os.Signal, 64), failed: make(chan error, 1)}
+	d := &Daemon{cfg: cfg, path: path, service: service, signals: make(chan os.Signal, 64), failed: make(chan error, 1), halts: make(chan stopwatch.Transition, 1)}
+	// They stay caught to the end: one that comes when the daemon is no more would
+	// end us before we have ended.
 	signal.Notify(d.signals, handedOn()...)
-	if foreground() {
-		if d.terminal = !cfg.Respawns; cfg.Respawns {
-			// Reading from it would stop who is not in its foreground.
-			if d.stdin, err = os.Open(os.DevNull); err != nil {
-				d.letGo()
-				return nil, fmt.Errorf("cannot give the daemon an input: %w", err)
-			}
+	if cfg.Respawns && foreground() {
+		// Reading from it would stop who is not in its foreground.
+		if d.stdin, err = os.Open(os.DevNull); err != nil {
+			return nil, fmt.Errorf("cannot give the daemon an input: %w", err)
 		}
 	}
-	if err := d.start(d.terminal); err != nil {
+	if err := d.start(); err != nil {
 		d.letGo()
 		return nil, err
 	}
 	return d, nil
 }
 
-// start starts CMD, and waits for it and its orphans in the background.
-func (d *Daemon) start(foreground bool) error {
+// start starts CMD, and waits for it and its orphans in the background. If we are in
+// the foreground of a terminal, CMD is from now on.
+func (d *Daemon) start() error {
 	fd := -1
 	attr := &syscall.ProcAttr{
 		Env:   d.cfg.Env,
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
 	}
-	if foreground {
+	if d.terminal = !d.cfg.Respawns && foreground(); d.terminal {
 		attr.Sys.Setpgid, attr.Sys.Foreground, attr.Sys.Ctty = false, true, 0
 	}
 	if d.stdin != nil {
@@ -178,34 +179,19 @@ func (d *Daemon) start(foreground bool) error {
 	d.reaped = reaped
 	go func() {
 		defer close(reaped)
-		if err := stopwatch.NewWaiter(proc.Proc, d.service.Observe).Run(); err != nil {
+		if err := stopwatch.NewWaiter(proc.Proc, func(t stopwatch.Transition) {
+			d.service.Observe(t)
+			d.halted(t)
+		}).Run(); err != nil {
 			d.failed <- err
 		}
 	}()
 	return nil
 }
 
-// letGo gives the terminal back. Signals stay caught: one that comes now is for a
-// daemon that is no more, and would end us before we have ended.
 func (d *Daemon) letGo() {
 	d.stdin.Close() // nil: an error that says nothing
-	if d.terminal {
-		takeBack()
-	}
-}
-
-// foreground reports whether we are in the foreground of the terminal on our
-// standard input.
-func foreground() bool {
-	pgrp, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
-	return err == nil && pgrp == unix.Getpgrp()
-}
-
-// takeBack makes us the foreground of the terminal again, as who started us left
-// it.
-func takeBack() {
-	signal.Ignore(unix.SIGTTOU) // or asking from the background would stop us
-	_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpgrp())
+	d.takeBack()
 }
 
 // handedOn lists the signals that are meant for the daemon: all that can be
@@ -244,14 +230,17 @@ func (d *Daemon) Run(ctx context.Context, turns <-chan Turn) (proc.Exit, error) 
 		select {
 		case sig := <-d.signals:
 			d.handOn(sig.(syscall.Signal))
+		case t := <-d.halts:
+			d.suspend(t)
 		case t := <-turns:
 			if t.Start {
-				if err := d.start(false); err != nil {
+				if err := d.start(); err != nil {
 					return last, err
 				}
 				continue
 			}
 			last, d.idle = t.Exit, true
+			d.takeBack()
 			d.clear() // also before the next instance: it is not to meet the last one's children
 			if !t.Again {
 				return last, nil
@@ -278,6 +267,8 @@ func (d *Daemon) handOn(sig syscall.Signal) {
 	}
 	to := sig
 	switch sig {
+	case unix.SIGCONT:
+		d.give() // a shell has us in the foreground now
 	case unix.SIGTERM:
 		to = d.cfg.KillSignal
 		d.service.StopAsked(true)
