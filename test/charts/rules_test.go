@@ -2,7 +2,6 @@ package charts
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -330,17 +329,34 @@ func TestContradictions(t *testing.T) {
 
 // TestArguments lets podnotify itself read the arguments of every pod.
 func TestArguments(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "podnotify")
-	command(t, root, "go", "build", "-o", program, "./cmd/podnotify")
+	dir := t.TempDir()
+	command(t, root, "go", "build", "-o", dir+"/", "./cmd/podnotify", "./cmd/podnotify-healthcheck")
+	podnotify, healthcheck := dir+"/podnotify", dir+"/podnotify-healthcheck"
+
+	// No answer is a yes with --fail-open, a flag that nobody knows is not.
+	nobody := []string{"--fail-open", "--wait=0s", "--address=http://127.0.0.1:1"}
+	asked := 0
 	for _, r := range everything(t) {
 		for _, p := range pods(t, r) {
 			for _, c := range slices.Concat(p.spec.InitContainers, p.spec.Containers) {
-				if slices.Contains(c.Args, "sidecar") {
-					command(t, ".", program, slices.Concat([]string{"config", "check", "--mode=sidecar"}, c.Args[1:])...)
-				} else if len(c.Command) > 1 && c.Command[1] == "run" {
-					command(t, ".", program, slices.Concat([]string{"config", "check", "--mode=run"}, c.Command[2:])...)
+				switch {
+				case slices.Contains(c.Args, "sidecar"):
+					command(t, ".", podnotify, slices.Concat([]string{"config", "check", "--mode=sidecar"}, c.Args[1:])...)
+				case len(c.Command) > 1 && c.Command[1] == "run":
+					command(t, ".", podnotify, slices.Concat([]string{"config", "check", "--mode=run"}, c.Command[2:])...)
+				case slices.Contains(c.Args, "healthcheck"): // helm test
+					command(t, ".", podnotify, slices.Concat(c.Args, nobody)...)
+				case slices.Contains(c.Args, "install"):
+					command(t, ".", podnotify, "install", t.TempDir())
+				}
+				if p := c.LivenessProbe; p != nil && p.Exec != nil {
+					asked++
+					command(t, ".", healthcheck, slices.Concat(p.Exec.Command[1:], nobody)...)
 				}
 			}
 		}
+	}
+	if asked == 0 {
+		t.Error("no exec probe was looked at")
 	}
 }
