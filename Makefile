@@ -81,7 +81,7 @@ test-node:
 # missing; the rest is a test. What is built stays in the cache.
 .PHONY: e2e
 e2e: helm
-	@sh test/e2e/deps.sh dash dnsmasq-base etcd-server haproxy iptables libc-bin redis-tools
+	@sh test/e2e/deps.sh dash bind9 dnsmasq-base etcd-server haproxy iptables libc-bin mosquitto redis-tools unbound
 	@sh test/e2e/kubernetes/build.sh
 	cd test/e2e && PODNOTIFY_TEST_ALL=1 HELM=$(HELM) $(GO) test -v -count 1 -parallel 4 -timeout 50m ./cluster
 	@$(MAKE) test-compose-v2

@@ -14,7 +14,7 @@ import (
 const (
 	redisStop = `
 daemon:
-  args: [--supervised, upstart, --save, "", --bind, "*", --protected-mode, "no"]
+  args: [redis-server, --supervised, upstart, --save, "", --bind, "*", --protected-mode, "no"]
   ports: [{name: redis, containerPort: 6379}]
 podnotify:
   config:
@@ -23,7 +23,7 @@ podnotify:
 `
 	redisNotify = `
 daemon:
-  args: [--supervised, systemd, --save, "", --bind, "*", --protected-mode, "no"]
+  args: [redis-server, --supervised, systemd, --save, "", --bind, "*", --protected-mode, "no"]
   ports: [{name: redis, containerPort: 6379}]
 podnotify:
   config: {expect: notify}
@@ -84,15 +84,15 @@ podnotify:
 // TestKubernetes has one cluster for all: to bring it up costs more than most of
 // what is tested.
 func TestKubernetes(t *testing.T) {
-	chart, err := filepath.Abs(chart)
+	root, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	helm := helmProgram(t)
 	c := New(t)
-	s := &suite{Cluster: c, helm: helm, chart: chart, client: c.HTTP()}
-	s.repository, s.tag = images(t, c)
-	t.Logf("image %s:%s; chart %s", s.repository, s.tag, chart)
+	s := &suite{Cluster: c, helm: helm, root: root, chart: filepath.Join(root, "charts/podnotify"), client: c.HTTP()}
+	s.repository, s.tag = images(t, c, root)
+	t.Logf("image %s:%s; chart %s", s.repository, s.tag, s.chart)
 	t.Run("all", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *suite){
 			"Redis":         testRedis,
@@ -102,6 +102,9 @@ func TestKubernetes(t *testing.T) {
 			"Entrypoint":    testEntrypoint,
 			"SlowStart":     testSlowStart,
 			"Manifests":     testManifests,
+			"Injection":     testInjection,
+			"Examples":      testExamples,
+			"Daemons":       testDaemons,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

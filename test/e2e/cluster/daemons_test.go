@@ -54,10 +54,10 @@ exec redis-server --supervised systemd --bind '*' --protected-mode no --save ''
 
 // images imports the daemons, and podnotify as it is shipped; it gives the
 // latter's name and tag.
-func images(t *testing.T, c *Cluster) (string, string) {
+func images(t *testing.T, c *Cluster, root string) (string, string) {
 	t.Helper()
 	for program, debian := range map[string]string{
-		"redis-server": "redis-server", "redis-cli": "redis-tools", "haproxy": "haproxy", "dash": "dash", "ldd": "libc-bin",
+		"redis-server": "redis-server", "redis-cli": "redis-tools", "haproxy": "haproxy", "named": "bind9", "mosquitto": "mosquitto", "unbound": "unbound", "dash": "dash", "ldd": "libc-bin",
 	} {
 		machine.Need(t, program, debian)
 	}
@@ -80,8 +80,9 @@ func images(t *testing.T, c *Cluster) (string, string) {
 	}
 	user := "65532:65532"
 
-	r := image.Image{Name: redis + ":" + tag, User: user, Entrypoint: []string{"redis-server"}}
+	r := image.Image{Name: redis + ":" + tag, User: user, Cmd: []string{"redis-server"}, WorkingDir: "/data"}
 	r.Program("redis-server")
+	r.Dir("/data", 0o777)
 
 	h := image.Image{Name: haproxy + ":" + tag, User: user, Entrypoint: []string{"haproxy"}}
 	h.Program("haproxy")
@@ -100,7 +101,13 @@ func images(t *testing.T, c *Cluster) (string, string) {
 	s.Copy(filepath.Join(programs, "podnotify"), "/usr/bin/podnotify", 0o755)
 	shell(&s, "sleep")
 
-	for _, i := range []*image.Image{&r, &h, &m, &d, &s} {
+	all := []*image.Image{&r, &h, &m, &d, &s}
+	for repository, program := range map[string]string{"haproxy": "haproxy", "bind9": "named", "mosquitto": "mosquitto", "unbound": "unbound"} {
+		i := image.Image{Name: "docker.io/library/" + repository + ":debian", User: user}
+		i.Program(program)
+		all = append(all, &i)
+	}
+	for _, i := range all {
 		if len(i.Env) == 0 {
 			i.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		}
@@ -124,6 +131,11 @@ func images(t *testing.T, c *Cluster) (string, string) {
 	if err != nil || len(images) != 1 || len(images[0].RepoTags) != 1 {
 		t.Fatalf("cannot tell the name of podnotify's image: %v: %s", err, manifest)
 	}
+	// What the examples call them.
+	for _, name := range []string{"redis:7", "redis:8", "web:1"} {
+		c.Containerd.Tag(t, redis+":"+tag, "docker.io/library/"+name)
+	}
+	c.Containerd.Tag(t, "docker.io/"+images[0].RepoTags[0], "docker.io/podnotify/podnotify:0.1.0")
 	at := strings.LastIndex(images[0].RepoTags[0], ":")
 	return images[0].RepoTags[0][:at], images[0].RepoTags[0][at+1:]
 }

@@ -56,7 +56,7 @@ func testManifests(t *testing.T, s *suite) {
 			s.dryRun(t, ns, s.Output(t, s.helm, args...))
 		})
 	}
-	for _, file := range glob(t, root+"/examples/kubernetes/*.yaml") {
+	for _, file := range glob(t, s.root+"/examples/kubernetes/*.yaml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			s.dryRun(t, ns, read(t, file))
 		})

@@ -13,17 +13,12 @@ import (
 	"time"
 )
 
-const (
-	root  = "../../.."
-	chart = root + "/charts/podnotify"
-)
-
 // suite is a cluster with what the tests install from.
 type suite struct {
 	*Cluster
 
 	helm            string
-	chart           string
+	root, chart     string // absolute: commands start in the machine's /
 	client          *http.Client
 	repository, tag string // of podnotify's image
 }
@@ -32,15 +27,21 @@ type suite struct {
 // when the test fails.
 func (s *suite) namespace(t *testing.T, name string) string {
 	t.Helper()
+	return s.namespaceOf(t, name, "restricted")
+}
+
+// namespaceOf makes one with a level of Pod Security.
+func (s *suite) namespaceOf(t *testing.T, name, level string) string {
+	t.Helper()
 	s.Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
 metadata:
-  name: %s
+  name: %[1]s
   labels:
-    pod-security.kubernetes.io/enforce: restricted
-    pod-security.kubernetes.io/warn: restricted
-`, name))
+    pod-security.kubernetes.io/enforce: %[2]s
+    pod-security.kubernetes.io/warn: %[2]s
+`, name, level))
 	s.Until(t, "the namespace has its service account", func() (bool, string) {
 		var account any
 		err := s.Get("/api/v1/namespaces/"+name+"/serviceaccounts/default", &account)

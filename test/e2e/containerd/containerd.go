@@ -95,6 +95,14 @@ func (c *Containerd) Import(t testing.TB, archive string, namespaces ...string) 
 	}
 }
 
+// Tag gives an image another name, in the namespace of pods.
+func (c *Containerd) Tag(t testing.TB, name, as string) {
+	t.Helper()
+	if _, err := c.Ctr(context.Background(), "k8s.io", "images", "tag", "--force", name, as); err != nil {
+		t.Fatal("cannot name an image: ", err)
+	}
+}
+
 func (c *Containerd) importPause(t testing.TB) {
 	t.Helper()
 	program, archive := filepath.Join(c.dir, "pause"), filepath.Join(c.dir, "pause.tar")
