@@ -15,7 +15,8 @@ import (
 )
 
 const usage = `Ask a running podnotify one question, by default ready, and print its answer
-on one line. The exit code is 0 for yes and 1 for everything else.
+on one line. The exit code is 0 for yes and 1 for everything else. podnotify has
+2s to answer: give the probe more than that, or it is cut short.
 
 Usage:
   podnotify-healthcheck [flags] [bound|startup|ready|live]

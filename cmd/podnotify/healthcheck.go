@@ -14,7 +14,8 @@ func newHealthcheckCommand(a *app) *cobra.Command {
 		Use:   "healthcheck [flags] [bound|startup|ready|live]",
 		Short: "Ask a running podnotify once, for HEALTHCHECK and exec probes",
 		Long: `Ask a running podnotify one question, by default ready, and print its answer
-on one line. The exit code is 0 for yes and 1 for everything else.
+on one line. The exit code is 0 for yes and 1 for everything else. podnotify has
+2s to answer: give the probe more than that, or it is cut short.
 
 podnotify-healthcheck is the same, and starts faster: what is asked every few
 seconds should use that.`,

@@ -87,9 +87,6 @@ func (a *Asker) Get(ctx context.Context, path string) (code int, body string, er
 	defer cancel()
 	code, body, err = a.get(ctx, path)
 	if err != nil {
-		if ctx.Err() != nil { // which is why the connection was cut
-			err = ctx.Err()
-		}
 		return 0, "", &Error{a.Base(), err}
 	}
 	return code, body, nil

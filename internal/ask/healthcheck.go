@@ -16,6 +16,11 @@ var questions = []struct{ word, page string }{
 	{"live", "/livez"},
 }
 
+// AnswerTime is how long podnotify has to answer a health check. It is less than
+// platforms give the check (compose examples: 3 s, charts: 5 s): a check that the
+// platform cuts short is a no, and could not forgive anything.
+const AnswerTime = 2 * time.Second
+
 // Check is one health check.
 type Check struct {
 	Question string        // bound, startup, ready or live
@@ -42,7 +47,9 @@ func (c Check) Run(variable string) (line string, yes bool, err error) {
 	var p Pause
 	for {
 		// Each question has its own time, so that the first is not cut short.
-		code, body, err := a.Get(context.Background(), path)
+		one, done := context.WithTimeout(context.Background(), AnswerTime)
+		code, body, err := a.Get(one, path)
+		done()
 		if err == nil && code == 200 || !p.Wait(ctx) {
 			return c.verdict(code, body, err)
 		}
