@@ -2,7 +2,6 @@ package proc
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
@@ -39,7 +38,7 @@ func (f FS) Container(pid int) (Container, error) {
 
 // Cgroup is Container without the names, for a tenth of the work.
 func (f FS) Cgroup(pid int) (Container, error) {
-	b, err := os.ReadFile(f.body(pid, "cgroup"))
+	b, err := readAll(f.body(pid, "cgroup"), maxFile)
 	if err != nil {
 		// A kernel without cgroups has no such file, nor containers.
 		if _, alive := f.Stat(pid); alive != nil || gone(err) != ErrGone {

@@ -13,7 +13,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -82,7 +81,7 @@ func (f FS) Root(pid int) string { return f.path(pid, "root") }
 // read returns a whole small file of process pid; a process that is gone is
 // ErrGone, whether its directory is missing or goes away while it is read.
 func (f FS) read(pid int, name string) ([]byte, error) {
-	b, err := os.ReadFile(f.body(pid, name))
+	b, err := readAll(f.body(pid, name), maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s of process %d: %w", name, pid, gone(err))
 	}
@@ -127,12 +126,7 @@ func (f FS) Pids() ([]int, error) {
 // space, cut after 4096 bytes. It is empty for kernel threads and zombies. The
 // process may write what it likes there.
 func (f FS) Cmdline(pid int) (string, error) {
-	file, err := os.Open(f.body(pid, "cmdline"))
-	if err != nil {
-		return "", fmt.Errorf("cannot read cmdline of process %d: %w", pid, gone(err))
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, 4096))
+	b, err := readAll(f.body(pid, "cmdline"), 4096)
 	if err != nil {
 		return "", fmt.Errorf("cannot read cmdline of process %d: %w", pid, gone(err))
 	}
@@ -207,7 +201,7 @@ func (f FS) NSpid(pid int) ([]int, error) {
 // is missing. The only free text in that file is the name, which the kernel
 // escapes so that it stays on its line.
 func (f FS) status(pid int, key string) ([]string, error) {
-	b, err := os.ReadFile(f.path(pid, "status")) // the leading thread's will do
+	b, err := readAll(f.path(pid, "status"), maxFile) // the leading thread's will do
 	if err != nil {
 		return nil, fmt.Errorf("cannot read status of process %d: %w", pid, gone(err))
 	}
@@ -243,26 +237,26 @@ func Uptime() time.Duration {
 //
 // One goroutine may use it at a time.
 type Newest struct {
-	file *os.File
-	buf  [128]byte
+	fd  int
+	buf [128]byte
 }
 
 // Newest opens /proc/loadavg and keeps it open.
 func (f FS) Newest() (*Newest, error) {
-	file, err := os.Open(string(f) + "/loadavg")
+	fd, err := retry(func() (int, error) { return unix.Open(string(f)+"/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, fmt.Errorf("cannot watch for new processes: %w", err)
 	}
-	return &Newest{file: file}, nil
+	return &Newest{fd: fd}, nil
 }
 
 // Read returns the number. It allocates nothing.
 func (n *Newest) Read() (int, error) {
-	k, err := n.file.ReadAt(n.buf[:], 0)
-	if err != nil && err != io.EOF {
+	b, err := pread(n.fd, n.buf[:])
+	if err != nil {
 		return 0, fmt.Errorf("cannot watch for new processes: %w", err)
 	}
-	line := bytes.TrimRight(n.buf[:k], " \n")
+	line := bytes.TrimRight(b, " \n")
 	pid, ok := atoi(line[bytes.LastIndexByte(line, ' ')+1:])
 	if !ok {
 		return 0, errors.New("cannot watch for new processes: the last field of loadavg is no number")
@@ -271,7 +265,7 @@ func (n *Newest) Read() (int, error) {
 }
 
 // Close closes the file.
-func (n *Newest) Close() error { return n.file.Close() }
+func (n *Newest) Close() error { return unix.Close(n.fd) }
 
 // atoi reads an unsigned decimal number from bytes without making a string.
 func atoi(b []byte) (uint64, bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -143,6 +144,34 @@ func readInto(path string, buf []byte) ([]byte, error) {
 	}
 	defer unix.Close(fd)
 	return pread(fd, buf)
+}
+
+// maxFile bounds what is read of a file whose length a process may choose.
+const maxFile = 16 << 20
+
+// readAll reads a file of procfs whole, at most most bytes of it. os.ReadFile would
+// make six system calls more, because it asks the runtime's poller first.
+func readAll(path string, most int) ([]byte, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, min(most, 2048))
+	for len(b) < most {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, cap(b))
+		}
+		n, err := retry(func() (int, error) { return unix.Read(fd, b[len(b):min(cap(b), most)]) })
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			break
+		}
+		b = b[:len(b)+n]
+	}
+	return b, nil
 }
 
 // pread reads from the start of a kept-open file of procfs, which makes the
