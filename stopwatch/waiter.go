@@ -3,6 +3,7 @@ package stopwatch
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -32,6 +33,9 @@ func NewWaiter(fs proc.FS, report func(Transition)) *Waiter {
 func (w *Waiter) Run() error {
 	const all = unix.WEXITED | unix.WSTOPPED | unix.WCONTINUED
 	for {
+		// A thread in waitid keeps its processor until the runtime's monitor takes it
+		// away, which may be 10 ms later. What the last report has set going goes first.
+		runtime.Gosched()
 		// Look first, take afterwards: as long as a zombie is not reaped its
 		// number and its start time are its own.
 		seen, err := waitid(unix.P_ALL, 0, all|unix.WNOWAIT)
