@@ -52,16 +52,11 @@ podnotify-node does not answer.`,
 			if len(args) > 0 {
 				page += "/" + (&url.URL{Path: args[0]}).EscapedPath()
 			}
-			answer, err := control.Get(c.Context(), path, page)
-			if err != nil {
-				return exit(exitNoDaemon, err)
-			}
-			defer answer.Body.Close()
-			body, err := io.ReadAll(answer.Body)
+			code, body, err := control.Get(c.Context(), path, page)
 			switch {
 			case err != nil:
-				return exit(exitNoDaemon, fmt.Errorf("cannot read the answer of podnotify-node: %w", err))
-			case answer.StatusCode != http.StatusOK:
+				return exit(exitNoDaemon, err)
+			case code != http.StatusOK:
 				return exit(exitNoDaemon, errors.New("cannot show the status: "+ask.Line(string(body))))
 			}
 			return a.show(body, len(args) > 0, format)

@@ -84,11 +84,18 @@ func start(t *testing.T, h http.Handler) (path string) {
 
 func page(t *testing.T, method, path, target string) (int, string, http.Header) {
 	t.Helper()
-	r, err := http.NewRequest(method, base+target, nil)
+	r, err := http.NewRequest(method, "http://podnotify"+target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := Client(path).Do(r)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+	}}
+	answer, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,13 +144,11 @@ func TestVerbs(t *testing.T) {
 	if code, body, _ := page(t, "GET", path, "/healthz"); code != 200 || body != "ok" {
 		t.Errorf("/healthz: %d %q", code, body)
 	}
-	answer, err := Get(ctx, path, "/statusz")
-	if err != nil {
-		t.Fatal(err)
+	if code, body, err := Get(ctx, path, "/healthz"); code != 200 || string(body) != "ok" || err != nil {
+		t.Errorf("/healthz: %d %q, %v", code, body, err)
 	}
-	defer answer.Body.Close()
-	if answer.Header.Get("Content-Type") != "application/json" {
-		t.Errorf("/statusz: %v", answer.Header)
+	if code, _, header := page(t, "GET", path, "/statusz"); code != 200 || header.Get("Content-Type") != "application/json" {
+		t.Errorf("/statusz: %d %v", code, header)
 	}
 }
 
