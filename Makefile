@@ -7,7 +7,8 @@
 # make helm    builds the helm that the charts are tested with
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
 # make mutation takes each word of the protocol away: its tests must fail, and no others
-# make bench   benchmarks
+# make bench   podnotify beside C, bare net/http and its peers: a quarter of an hour, the table is in docs/performance.md
+# make bench-short  sees that the benchmarks work; allocations and sizes against bench/budgets.json
 # make image   the container image for amd64 and arm64, in dist/; needs no docker and no registry (IMAGE=podnotify-node: that of the agent)
 # make test-compose  the examples for docker compose on a real engine; root, two minutes
 # make test-compose-v2  the same with docker compose v2, which it builds first
@@ -17,6 +18,9 @@ BIN     ?= bin
 DIST    ?= dist
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+# Probes are plain HTTP/1.1. HTTP/2, which net/http has in it for TLS, would be half a
+# megabyte in every pod.
+TAGS     = nethttpomithttp2
 # Counted, not timed: a fuzzer whose time ends while it minimizes an input fails.
 FUZZTIME ?= 50000x
 
@@ -25,14 +29,14 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 ARCHES   = amd64 arm64
 
-.PHONY: build run test test-root test-cri deps check lint fuzz mutation bench update clean help
+.PHONY: build run test test-root test-cri deps check lint fuzz mutation bench bench-short update clean help
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/podnotify ./cmd/podnotify-healthcheck
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/podnotify-node ./cmd/podnotify-node
+	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/podnotify ./cmd/podnotify-healthcheck
+	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/podnotify-node ./cmd/podnotify-node
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/mydaemon ./examples/mydaemon/go
 	@mkdir -p $(BIN)/run/podnotify && chmod 1777 $(BIN)/run/podnotify # for the Dockerfile: it cannot make a directory
 
@@ -45,7 +49,7 @@ PROGRAMS_podnotify-node = ./cmd/podnotify-node
 image:
 	for arch in $(ARCHES); do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOFLAGS= $(GO) build -trimpath -buildvcs=false \
-			-ldflags '$(LDFLAGS) -X main.revision=$(REVISION)' -o $(DIST)/bin/$$arch/ $(PROGRAMS_$(IMAGE)) || exit; \
+			-tags '$(TAGS)' -ldflags '$(LDFLAGS) -X main.revision=$(REVISION)' -o $(DIST)/bin/$$arch/ $(PROGRAMS_$(IMAGE)) || exit; \
 	done
 	cd hack/image && $(GO) run . -bin $(abspath $(DIST))/bin -license $(CURDIR)/LICENSE -out $(abspath $(DIST)) \
 		-version '$(VERSION)' -revision '$(REVISION)' -time $(SOURCE_DATE_EPOCH) $(IMAGE)
@@ -132,7 +136,10 @@ mutation:
 	$(GO) run ./hack/mutation
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./bench -write docs/performance.md
+
+bench-short:
+	$(GO) run ./bench -short
 
 # Modules by name: versions of heptiolabs/healthcheck cannot be listed, so
 # "go get -u ./..." fails.

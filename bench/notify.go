@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// datagrams: as fast as one sender can, until all are applied.
+func datagrams(b *bench) error {
+	count := b.of(200000, 2000)
+	for _, w := range []struct {
+		what   string
+		wrap   []string // before podnotify
+		ref    []string
+		sender []string
+		target goal
+	}{
+		{"datagrams, by credentials (as on a kernel before 6.5)", []string{b.path("nopidfd")}, nil, nil, ratioAtLeast(0.9)},
+		{"datagrams, by pidfd", nil, []string{"-p"}, nil, ratioAtLeast(0.9)},
+		{"datagrams, by pidfd, a socket each as libsystemd does", nil, []string{"-p"}, []string{"-c"}, none},
+	} {
+		var ourCPU, refCPU []float64
+		flood := func(socket string, pid int, spent *[]float64) ([]float64, error) {
+			before := cpu(pid)
+			rows, err := b.numbers(true, append(append([]string{"flood", "-r"}, w.sender...), socket, strconv.Itoa(count))...)
+			if err != nil {
+				return nil, err
+			}
+			*spent = append(*spent, float64((cpu(pid)-before).Nanoseconds())/float64(count)/1000)
+			return []float64{float64(count) / column(rows, 0)[0] * 1e6}, nil
+		}
+		ours := func() ([]float64, error) {
+			p, _, socket, err := b.sidecar(w.wrap, "--expect", "notify")
+			if err != nil {
+				return nil, err
+			}
+			defer p.stop()
+			return flood(socket, p.Process.Pid, &ourCPU)
+		}
+		ref := func() ([]float64, error) {
+			socket := filepath.Join(b.dir, "recv")
+			defer os.Remove(socket)
+			p, err := b.start(true, append(append([]string{"recv"}, w.ref...), socket)...)
+			if err != nil {
+				return nil, err
+			}
+			defer p.kill()
+			if err := wait("the reference's socket", exists(socket)); err != nil {
+				return nil, err
+			}
+			return flood(socket, p.Process.Pid, &refCPU)
+		}
+		a, r, err := turns(b.of(9, 1), ours, ref)
+		if err != nil {
+			return err
+		}
+		b.table.add("Datagrams",
+			row{what: w.what, unit: "1000/s", ours: median(a), ref: median(r), target: w.target,
+				note: fmt.Sprintf("reference: C recvmsg loop; best of each: %s and %s", figure(slices.Max(a)), figure(slices.Max(r)))},
+			row{what: "processor time of each", unit: "us", ours: median(ourCPU), ref: median(refCPU), target: none})
+	}
+	return nil
+}
+
+// ready: from READY=1 to a probe that says yes, against one round trip to a server that
+// knows nothing.
+func ready(b *bench) error {
+	bare, err := b.bareServer()
+	if err != nil {
+		return err
+	}
+	defer bare.kill()
+	p, port, socket, err := b.sidecar(nil, "--expect", "notify", "--policy-reloading", "not-ready", "--select-process", "/ready (flip|barrier|first) ")
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	n := strconv.Itoa(b.of(200, 5))
+	var probes []float64
+	ask := func(what string, at int) func() ([]float64, error) {
+		path := "/readyz"
+		if what == "get" {
+			path = "/livez" // says yes before there is anything
+		}
+		return func() ([]float64, error) {
+			rows, err := b.numbers(true, "ready", what, strconv.Itoa(at), path, socket, n)
+			if err != nil {
+				return nil, err
+			}
+			probes = append(probes, column(rows, 1)...)
+			return scaled(column(rows, 0), 1000), nil
+		}
+	}
+	one := func(what string, at int) func() ([]float64, error) {
+		return func() ([]float64, error) {
+			if err := wait("that the last daemon has ended", func() bool { return probe(port, "/readyz") == 503 }); err != nil {
+				return nil, err
+			}
+			time.Sleep(5 * time.Millisecond)
+			rows, err := b.numbers(true, "ready", what, strconv.Itoa(at), "/readyz", socket, "1")
+			if err != nil {
+				return nil, err
+			}
+			return scaled(column(rows, 0), 1000), nil
+		}
+	}
+	const title = "READY=1 to 200"
+	rounds := b.of(5, 1)
+	a, r, err := turns(rounds, ask("get", port), ask("get", barePort))
+	if err != nil {
+		return err
+	}
+	b.table.add(title, row{what: "a probe over a new connection, p50", unit: "us", ours: median(a), ref: median(r), target: none, note: "reference: bare net/http"},
+		row{what: "p99", unit: "us", ours: percentile(a, .99), ref: percentile(r, .99), target: none})
+
+	probes = nil
+	a, r, err = turns(rounds, ask("flip", port), ask("get", barePort))
+	if err != nil {
+		return err
+	}
+	b.table.add(title, row{what: "READY=1 after a reload, until a probe says 200, p50", unit: "us", ours: median(a), ref: median(r), target: ratioAtMost(1.1), note: "reference: one round trip to bare net/http"},
+		row{what: "p99", unit: "us", ours: percentile(a, .99), ref: percentile(r, .99), target: none})
+
+	a, r, err = turns(b.of(100, 2), one("first", port), one("once", barePort))
+	if err != nil {
+		return err
+	}
+	b.table.add(title, row{what: "the first READY=1 of a new process, p50", unit: "us", ours: median(a), ref: median(r), target: ratioAtMost(1.1), note: "reference: one round trip of a new process to bare net/http"},
+		row{what: "p99", unit: "us", ours: percentile(a, .99), ref: percentile(r, .99), target: none})
+
+	probes = nil
+	if _, err = ask("barrier", port)(); err != nil {
+		return err
+	}
+	b.table.add(title, row{what: "first probe after BARRIER=1 says 200", unit: "%", ours: 100 * share(probes, 1), ref: missing, target: atLeast(100)})
+	return nil
+}
+
+// share is how many of all are v.
+func share(all []float64, v float64) float64 {
+	n := 0
+	for _, f := range all {
+		if f == v {
+			n++
+		}
+	}
+	return float64(n) / float64(len(all))
+}
+
+const barePort = 19299
+
+// bareServer starts the bare net/http server.
+func (b *bench) bareServer() (*process, error) {
+	p, err := b.start(true, "nethttp", "127.0.0.1:"+strconv.Itoa(barePort))
+	if err != nil {
+		return nil, err
+	}
+	if err := wait("the bare server", func() bool { return probe(barePort, "/") == 200 }); err != nil {
+		p.kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// flooded: what one service's flood does to another's answers.
+func flooded(b *bench) error {
+	b.port++
+	port := b.port
+	dir := filepath.Join(b.dir, strconv.Itoa(port))
+	text := fmt.Sprintf(`listen: "127.0.0.1:%d"
+run-dir: %s
+services:
+  - {name: loud, expect: notify, select: {process: "/flood "}}
+  - {name: quiet, expect: notify, select: {process: "/ready (flip|get)"}, policy: {reloading: not-ready}}
+`, port, dir)
+	p, err := b.configured("flood.yaml", text, port)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	loud, quiet := filepath.Join(dir, "loud", "notify"), filepath.Join(dir, "quiet", "notify")
+	n := strconv.Itoa(b.of(300, 5))
+	flip := func(f *process) func() ([]float64, error) {
+		return func() ([]float64, error) {
+			var err error
+			if f != nil {
+				if f, err = b.start(false, "flood", "-r", loud, "0"); err != nil {
+					return nil, err
+				}
+				defer f.kill()
+				if err := wait("the flood", func() bool { return probe(port, "/readyz/loud") == 200 }); err != nil {
+					return nil, err
+				}
+			}
+			rows, err := b.numbers(true, "ready", "flip", strconv.Itoa(port), "/readyz/quiet", quiet, n)
+			if err != nil {
+				return nil, err
+			}
+			return scaled(column(rows, 0), 1000), nil
+		}
+	}
+	loudA, quietA, err := turns(b.of(4, 1), flip(&process{}), flip(nil))
+	if err != nil {
+		return err
+	}
+	b.table.add("One service floods, another says READY=1",
+		row{what: "READY=1 to 200 of the other, p50", unit: "us", ours: median(loudA), ref: median(quietA), target: none, note: "reference: the same without the flood"},
+		row{what: "p99", unit: "us", ours: percentile(loudA, .99), ref: percentile(quietA, .99), target: ratioAtMost(3)},
+		row{what: "longest", unit: "us", ours: slices.Max(loudA), ref: slices.Max(quietA), target: none},
+		row{what: "probes answered", unit: "%", ours: 100, ref: missing, target: atLeast(100), note: "a probe without an answer ends the run"})
+	return nil
+}

@@ -1,0 +1,351 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory: what a thousand probes leave behind.
+func memory(b *bench) error {
+	n := strconv.Itoa(b.of(1000, 20))
+	measure := func(start func() (*process, int, error)) func() ([]float64, error) {
+		return func() ([]float64, error) {
+			p, port, err := start()
+			if err != nil {
+				return nil, err
+			}
+			defer p.kill()
+			if _, err := b.numbers(false, "ready", "get", strconv.Itoa(port), "/readyz", "-", n); err != nil {
+				return nil, err
+			}
+			return []float64{float64(weigh(p.Process.Pid).anon) / 1000}, nil
+		}
+	}
+	ours := measure(func() (*process, int, error) {
+		p, port, socket, err := b.sidecar(nil, "--expect", "notify", "--select-process", "/speaker ")
+		if err == nil {
+			_, err = b.speaker(socket, "x", port)
+		}
+		return p, port, err
+	})
+	ref := measure(func() (*process, int, error) {
+		p, err := b.bareServer()
+		return p, barePort, err
+	})
+	a, r, err := turns(b.of(5, 1), ours, ref)
+	if err != nil {
+		return err
+	}
+	b.table.add("Memory", row{what: "anonymous, after 1000 probes over new connections", unit: "MB", ours: median(a) * 1.024, ref: median(r) * 1.024, target: atMost(3), note: "reference: bare net/http"})
+	return nil
+}
+
+// speaker starts a daemon that says READY=1 and waits until that is known.
+func (b *bench) speaker(socket, name string, port int) (*process, error) {
+	p, err := b.start(false, "speaker", socket, name)
+	if err != nil {
+		return nil, err
+	}
+	return p, wait("a daemon that is ready", func() bool { return probe(port, "/readyz") == 200 })
+}
+
+// until waits for a name to appear in a directory, without looking again and again.
+func until(dir, name string, begin func() error) (time.Duration, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := begin(); err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 4096)
+	for {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, int(soon/time.Millisecond)); n == 0 {
+			return 0, fmt.Errorf("cannot see %s/%s within %v", dir, name, soon)
+		} else if err != nil && err != unix.EINTR {
+			return 0, err
+		}
+		if _, err := unix.Read(fd, buf); err != nil {
+			return 0, err
+		}
+		if exists(filepath.Join(dir, name))() {
+			return time.Since(start), nil
+		}
+	}
+}
+
+// startup: from exec to a socket that is bound.
+func startup(b *bench) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	dir := filepath.Join(b.dir, "start")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	socket := filepath.Join(dir, "notify")
+	bound := func(args ...string) ([]float64, error) {
+		defer os.Remove(socket)
+		var p *process
+		took, err := until(dir, "notify", func() (err error) {
+			p, err = b.start(true, args...)
+			return err
+		})
+		if p != nil {
+			p.kill()
+		}
+		return []float64{float64(took.Microseconds()) / 1000}, err
+	}
+	ours := func() ([]float64, error) {
+		b.port++
+		return bound("podnotify", "sidecar", "--run-dir", filepath.Join(b.dir, strconv.Itoa(b.port)), "--listen", "127.0.0.1:"+strconv.Itoa(b.port),
+			"--service", "x", "--notify-address", socket, "--select-process", "/nothing ")
+	}
+	ref := func() ([]float64, error) { return bound("recv", socket) }
+	a, r, err := turns(b.of(60, 2), ours, ref)
+	if err != nil {
+		return err
+	}
+	b.table.add("Start", row{what: "exec to the notify socket bound, p50", unit: "ms", ours: median(a), ref: median(r), target: atMost(6), note: "reference: C recvmsg loop"},
+		row{what: "p99", unit: "ms", ours: percentile(a, .99), ref: percentile(r, .99), target: none})
+	return b.peerStarts()
+}
+
+// lifetime runs a command to its end, n times, and returns ms of wall and of processor time.
+func (b *bench) lifetime(n int, args ...string) (wall, spent []float64, err error) {
+	for range n {
+		c := exec.Command(b.path(args[0]), args[1:]...)
+		begin := time.Now()
+		if err := launch(c, true); err != nil {
+			return nil, nil, err
+		}
+		if err := c.Wait(); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+		}
+		wall = append(wall, float64(time.Since(begin).Microseconds())/1000)
+		spent = append(spent, float64((c.ProcessState.UserTime()+c.ProcessState.SystemTime()).Microseconds())/1000)
+	}
+	return wall, spent, nil
+}
+
+// healthcheck: an exec probe as a process.
+func healthcheck(b *bench) error {
+	p, port, socket, err := b.sidecar(nil, "--expect", "notify", "--select-process", "/speaker ")
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	s, err := b.speaker(socket, "x", port)
+	if err != nil {
+		return err
+	}
+	defer s.kill()
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	var wall, refWall []float64
+	run := func(walls *[]float64, args ...string) func() ([]float64, error) {
+		return func() ([]float64, error) {
+			w, c, err := b.lifetime(b.of(20, 2), args...)
+			*walls = append(*walls, w...)
+			return c, err
+		}
+	}
+	what := "podnotify-healthcheck"
+	ours := []string{what, "ready", "--address", "http://" + address}
+	if !exists(b.path(what))() {
+		what = "podnotify healthcheck (there is no podnotify-healthcheck yet)"
+		ours = []string{"podnotify", "healthcheck", "ready", "--address", "http://" + address}
+	}
+	a, r, err := turns(b.of(8, 1), run(&wall, ours...), run(&refWall, "dial", address))
+	if err != nil {
+		return err
+	}
+	b.table.add("Exec probe", row{what: what + ", processor time, p50", unit: "ms", ours: median(a), ref: median(r), target: ratioAtMost(1.1), note: "reference: Go, net.Dial by hand"},
+		row{what: "wall time, p50", unit: "ms", ours: median(wall), ref: median(refWall), target: none})
+	return nil
+}
+
+// processes: a new process among many, when nobody has been new for long.
+func processes(b *bench) error {
+	grid := [][]string{{"processes", "seen and continued, p50 ms", "longest ms", "processor while waiting, % of a core", "anonymous MB"}}
+	worst, most := 0.0, 0.0
+	for _, n := range []int{10, 100, 1000} {
+		if b.short && n > 10 {
+			break
+		}
+		var crowd []*process
+		leave := func() {
+			for _, p := range crowd {
+				p.kill()
+			}
+		}
+		for range n {
+			p, err := b.start(false, "/bin/sleep", "100000")
+			if err != nil {
+				leave()
+				return err
+			}
+			crowd = append(crowd, p)
+		}
+		all, share, anon, err := b.discover()
+		leave()
+		if err != nil {
+			return err
+		}
+		grid = append(grid, []string{strconv.Itoa(n), figure(median(all)), figure(percentile(all, 1)), figure(share), figure(anon)})
+		worst, most = max(worst, percentile(all, .95)), max(most, share)
+	}
+	g := b.table.add("Processes in the namespace")
+	g.grid = grid
+	b.table.add("A new process among 10, 100, 1000", row{what: "seen and continued, p95 of the worst", unit: "ms", ours: worst, ref: missing, target: atMost(5)},
+		row{what: "processor while waiting, the most", unit: "% of a core", ours: most, ref: missing, target: atMost(1)})
+	return nil
+}
+
+// discover has some sidecars wait for long, each for a process of its own, and then
+// starts these.
+func (b *bench) discover() (ms []float64, share, anon float64, err error) {
+	n := b.of(20, 1)
+	var ps []*process
+	defer func() {
+		for _, p := range ps {
+			p.stop()
+		}
+	}()
+	for i := range n {
+		p, _, _, err := b.sidecar(nil, "--expect", "stop", "--select-process", fmt.Sprintf("/stopper [0-9]+ s%d$", i))
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		ps = append(ps, p)
+	}
+	if !b.short {
+		time.Sleep(11 * time.Second)
+	}
+	sum := func() (d time.Duration) {
+		for _, p := range ps {
+			d += cpu(p.Process.Pid)
+		}
+		return d
+	}
+	before, begin := sum(), time.Now()
+	time.Sleep(time.Duration(b.of(8000, 100)) * time.Millisecond)
+	share = 100 * float64(sum()-before) / float64(time.Since(begin)) / float64(n)
+	for i := range n {
+		rows, err := b.numbers(true, "stopper", "0", "s"+strconv.Itoa(i))
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		ms = append(ms, scaled(column(rows, 0), 1e6)...)
+		time.Sleep(37 * time.Millisecond)
+	}
+	return ms, share, float64(weigh(ps[0].Process.Pid).anon) * 1.024 / 1000, nil
+}
+
+// services: many daemons beside one podnotify.
+func services(b *bench) error {
+	bare, err := b.bareServer()
+	if err != nil {
+		return err
+	}
+	defer bare.kill()
+	grid := [][]string{{"services", "start to all ready, ms", "processor for that, ms", "anonymous MB", "KiB for each more", "READY to 200 p50, us", "p99", "processor at rest, ms a minute"}}
+	var first, base, each, last float64
+	for _, n := range []int{1, 10, 100, 1000} {
+		if b.short && n > 10 {
+			break
+		}
+		anon, lat, line, err := b.many(n)
+		if err != nil {
+			return fmt.Errorf("%d services: %w", n, err)
+		}
+		if n == 1 {
+			base, first = anon, median(lat)
+		} else {
+			each = (anon - base) / float64(n-1)
+		}
+		last = median(lat)
+		line[4] = figure(each)
+		grid = append(grid, line)
+	}
+	g := b.table.add("Services in one process")
+	g.grid = grid
+	b.table.add("A thousand services", row{what: "anonymous memory for each", unit: "KiB", ours: each, ref: missing, target: atMost(40)},
+		row{what: "READY to 200, p50", unit: "us", ours: last, ref: first, target: ratioAtMost(1.1), note: "reference: the same with one service"})
+	return nil
+}
+
+// many is one line of the table of services.
+func (b *bench) many(n int) (anon float64, lat []float64, line []string, err error) {
+	b.port++
+	dir := filepath.Join(b.dir, strconv.Itoa(b.port))
+	var text strings.Builder
+	fmt.Fprintf(&text, "listen: \"127.0.0.1:%d\"\nrun-dir: %s\nservices:\n", b.port, dir)
+	fmt.Fprintf(&text, "  - {name: s0, expect: notify, select: {process: \"/ready flip\"}, policy: {reloading: not-ready}}\n")
+	for i := 1; i < n; i++ {
+		fmt.Fprintf(&text, "  - {name: s%d, expect: notify, select: {process: \"/speaker .* s%d$\"}}\n", i, i)
+	}
+	p, err := b.configured("many.yaml", text.String(), b.port)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer p.stop()
+	pid := p.Process.Pid
+	begin, before := time.Now(), cpu(pid)
+	var all []*process
+	defer func() {
+		for _, s := range all {
+			s.kill()
+		}
+	}()
+	var starting sync.WaitGroup
+	var mu sync.Mutex
+	for i := 1; i < n; i++ {
+		s, err := b.start(false, "speaker", filepath.Join(dir, "s"+strconv.Itoa(i), "notify"), "s"+strconv.Itoa(i))
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		mu.Lock()
+		all = append(all, s)
+		mu.Unlock()
+	}
+	starting.Wait()
+	for i := 1; i < n; i++ {
+		if err := wait("service s"+strconv.Itoa(i), func() bool { return probe(b.port, "/readyz/s"+strconv.Itoa(i)) == 200 }); err != nil {
+			return 0, nil, nil, fmt.Errorf("%w: %s", err, tail(p.log.String(), 5))
+		}
+	}
+	took, spent := time.Since(begin), cpu(pid)-before
+	rows, err := b.numbers(true, "ready", "flip", strconv.Itoa(b.port), "/readyz/s0", filepath.Join(dir, "s0", "notify"), strconv.Itoa(b.of(300, 5)))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	lat = scaled(column(rows, 0), 1000)
+	time.Sleep(time.Duration(b.of(3000, 10)) * time.Millisecond)
+	before = cpu(pid)
+	begin = time.Now()
+	time.Sleep(time.Duration(b.of(5000, 10)) * time.Millisecond)
+	rest := float64(cpu(pid)-before) / float64(time.Since(begin)) * 60000
+	anon = float64(weigh(pid).anon)
+	return anon, lat, []string{strconv.Itoa(n), figure(float64(took.Milliseconds())), figure(float64(spent.Milliseconds())), figure(anon * 1.024 / 1000), "",
+		figure(median(lat)), figure(percentile(lat, .99)), figure(rest)}, nil
+}
+
+// tail is the last lines of a text.
+func tail(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
