@@ -2,7 +2,6 @@ package ask
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net"
 	"net/http"
