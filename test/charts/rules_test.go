@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 )
@@ -323,6 +324,25 @@ func TestContradictions(t *testing.T) {
 		_, err := render(t, app, name, values)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: want %q, got %v", name, c.want, err)
+		}
+	}
+}
+
+// TestLongNames: every name stays one that Kubernetes takes.
+func TestLongNames(t *testing.T) {
+	long := strings.Repeat("n", 63)
+	r, err := render(t, app, "long", set(t, "daemon.image.repository=x,kind=StatefulSet,podDisruptionBudget.enabled=true,podMonitor.enabled=true,fullnameOverride="+long+",podnotify.name="+long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range r.objects {
+		if bad := validation.IsDNS1123Label(o.GetName()); bad != nil {
+			t.Errorf("%s %s: %s", o.GetKind(), o.GetName(), bad)
+		}
+		for _, v := range o.GetLabels() {
+			if bad := validation.IsValidLabelValue(v); bad != nil {
+				t.Errorf("%s %s: label %s", o.GetKind(), o.GetName(), bad)
+			}
 		}
 	}
 }

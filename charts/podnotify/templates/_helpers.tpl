@@ -2,6 +2,10 @@
 {{- .Values.fullnameOverride | default .Release.Name | replace "." "-" | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{- define "chart.headlessName" -}}
+{{- include "chart.fullname" . | trunc 54 | trimSuffix "-" -}}-headless
+{{- end -}}
+
 {{- define "chart.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
