@@ -1,0 +1,126 @@
+package test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// needFewNumbers is for tests that leave a PID namespace few numbers, so that they
+// come again all the time. Before Linux 6.14 that would be the whole machine's limit.
+func needFewNumbers(t *testing.T) {
+	t.Helper()
+	needRoot(t)
+	var host unix.Utsname
+	var major, minor int
+	_ = unix.Uname(&host)
+	release := unix.ByteSliceToString(host.Release[:])
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 || major < 6 || major == 6 && minor < 14 {
+		lacking(t, "missing a pid_max for each PID namespace; it needs Linux 6.14, this is "+release)
+	}
+}
+
+// TestReusedNumbers: numbers are given away again as fast as they can be, between a
+// datagram and its being read, and between that and a signal. Never does a signal
+// reach who has the number now, and always the right process while it lives.
+func TestReusedNumbers(t *testing.T) {
+	t.Parallel()
+	needFewNumbers(t)
+	rounds := 5000 // of each kind
+	if testing.Short() {
+		rounds = 300
+	}
+	program := compile(t, "reuse")
+	for _, c := range []struct {
+		name string
+		args []string
+	}{
+		{"in podnotify's namespace", nil},
+		{"in a namespace below", []string{"310"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPod(t)
+			p.start(t, order{}, "sh", "-c", "echo 360 >/proc/sys/kernel/pid_max").exit()
+			n := p.serve(t, order{}, "sidecar", "--service", "d", "--expect", "notify", "--select-process", "^daemon")
+			ours, theirs := channel(t)
+			p.start(t, order{stdin: theirs, env: []string{"NOTIFY_SOCKET=" + n.socket("d")}}, append([]string{program}, c.args...)...)
+			said := bufio.NewReader(ours)
+			do := func(command string) string {
+				t.Helper()
+				_ = ours.SetDeadline(time.Now().Add(bound))
+				if _, err := ours.WriteString(command); err != nil {
+					t.Fatal(err)
+				}
+				line, err := said.ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				return strings.TrimSpace(line)
+			}
+			kill := killer(n)
+			reached := 0
+			for i := range rounds {
+				switch i % 3 {
+				case 0: // it lives
+					do("t")
+					if err := kill(); err != nil {
+						t.Fatalf("round %d: a living main process is not signalled: %v", i, err)
+					}
+					if got := do("w"); got != "w 10" {
+						t.Fatalf("round %d: the target got %s", i, got)
+					}
+					reached++
+				case 1: // it was named, and is dead
+					do("t")
+					if got := do("k"); got != "k" {
+						t.Fatalf("round %d: %s", i, got)
+					}
+				default: // it is dead already when it is named
+					if got := do("r"); got != "k" {
+						t.Fatalf("round %d: %s", i, got)
+					}
+				}
+				if i%3 > 0 {
+					_ = kill() // the helper, who ignores it, if anybody
+					if got := do("e"); got != "e 9" {
+						t.Fatalf("round %d: a stranger got signal %s", i, got)
+					}
+				}
+			}
+			t.Logf("%d rounds, %d signals reached the right process, none another", rounds, reached)
+		})
+	}
+}
+
+// killer is podnotify kill --signal USR1, without the weight of a process.
+func killer(n *podnotify) func() error {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(n.dir, "control"))
+	}}, Timeout: bound}
+	n.t.Cleanup(client.CloseIdleConnections)
+	form := url.Values{"service": {"d"}, "signal": {"USR1"}}.Encode()
+	return func() error {
+		r, err := client.Post("http://podnotify/control/kill", "application/x-www-form-urlencoded", strings.NewReader(form))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		b, _ := io.ReadAll(r.Body)
+		r.Body.Close()
+		if r.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s", b)
+		}
+		return nil
+	}
+}
