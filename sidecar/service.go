@@ -698,17 +698,23 @@ func (s *Service) StopAsked(kill bool) {
 }
 
 // announce tells the machine what is about to be done to the main process, and
-// returns that process: the next one is not the one that was meant.
+// returns that process when it is on file: the next one is not the one that was
+// meant.
 func (s *Service) announce(e lifecycle.Event) *proc.Handle {
 	s.peek() // nobody may have looked since it was stopped
 	s.hear()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil
 	}
+	filed := make(chan struct{})
 	s.apply(e)
+	s.hold(func(error) { close(filed) })
 	s.settle()
-	return s.eye.Load()
+	h := s.eye.Load()
+	s.mu.Unlock()
+	<-filed
+	return h
 }
 
 // Stop asks the main process to end, by signals.kill, and kills it after the stop
@@ -790,8 +796,11 @@ func (s *Service) Respawn() error {
 
 // Prestop is what a sidecar does when the platform begins to terminate the pod:
 // the service enters stopping, and a stopped daemon is continued, so that the
-// SIGTERM that follows reaches it.
-func (s *Service) Prestop() { s.StopAsked(false) }
+// SIGTERM that follows reaches it. The podnotify that comes back, if it was only
+// podnotify that was told to go, finds it as it was.
+func (s *Service) Prestop() {
+	s.announce(lifecycle.Event{Kind: lifecycle.StopAsked, Number: lifecycle.Leaving})
+}
 
 // Signal sends a signal to the main process. The error says whose permission is
 // missing, or that there is no main process.
