@@ -1,12 +1,16 @@
 package sidecar
 
 import (
+	"log/slog"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/testdaemon"
 	"github.com/podnotify/podnotify/notify"
@@ -23,6 +27,26 @@ type pinger struct {
 	text []byte
 }
 
+// state is a directory for state in memory, as a run-dir is.
+func state(t testing.TB) *journal.Dir {
+	t.Helper()
+	parent := "/dev/shm"
+	if _, err := os.Stat(parent); err != nil {
+		parent = ""
+	}
+	path, err := os.MkdirTemp(parent, "podnotify")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(path) })
+	d, err := journal.Open(path, proc.Proc, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
 // everyone is the Scope of a service that all processes belong to.
 type everyone struct{}
 
@@ -35,7 +59,7 @@ func (everyone) Generation() uint64        { return 1 }
 func newPinger(t testing.TB, noPidfd, other bool) *pinger {
 	t.Helper()
 	cfg := Config{Name: "test", Address: filepath.Join(t.TempDir(), "n"), Policy: lifecycle.DefaultPolicy()}
-	s := newService(cfg, Deps{Scope: everyone{}})
+	s := newService(cfg, Deps{Scope: everyone{}, Journal: state(t).File(cfg.Name)})
 	ln, err := notify.Listen(notify.Config{Address: cfg.Address, NoPidfd: noPidfd})
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +97,7 @@ func newPinger(t testing.TB, noPidfd, other bool) *pinger {
 	p := &pinger{Service: s, t: t, fd: fd, text: make([]byte, 0, 64)}
 	p.send("READY=1\n")
 	p.receive()
+	p.settled()
 	if phase := s.Look().Phase; phase != lifecycle.Ready {
 		t.Fatalf("phase %v after READY=1: the sender is not admitted", phase)
 	}
@@ -130,6 +155,44 @@ func TestPacketAllocates(t *testing.T) {
 				t.Errorf("status %q after %d pings, want %q after %d: they were not heard", s.Status, s.Facts.Pings, want, p.n)
 			}
 		})
+	}
+}
+
+// TestStormAllocates: a daemon that repeats what is known costs no garbage.
+func TestStormAllocates(t *testing.T) {
+	for _, c := range pingers {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPinger(t, c.noPidfd, c.other)
+			text := []byte("READY=1\nSTATUS=up")
+			if n := testing.AllocsPerRun(1000, func() { unix.Write(p.fd, text); p.receive() }); n != 0 {
+				t.Errorf("%v allocations a datagram, want 0", n)
+			}
+		})
+	}
+}
+
+// BenchmarkStorm is READY=1 again, which says nothing new.
+func BenchmarkStorm(b *testing.B) {
+	p := newPinger(b, false, false)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.send("READY=1")
+		p.receive()
+	}
+}
+
+// BenchmarkFlip is a change of phase: it is written before anybody is told.
+func BenchmarkFlip(b *testing.B) {
+	p := newPinger(b, false, false)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.send("RELOADING=1")
+		p.receive()
+		p.send("READY=1")
+		p.receive()
+		for p.Look().Phase != lifecycle.Ready {
+			runtime.Gosched()
+		}
 	}
 }
 

@@ -254,6 +254,7 @@ func TestServerDeadOnArrival(t *testing.T) {
 			}
 			want := func(p *pinger, phase lifecycle.Phase) {
 				t.Helper()
+				p.settled()
 				if got := p.Look().Phase; got != phase {
 					t.Fatalf("phase %v, want %v", got, phase)
 				}

@@ -144,6 +144,9 @@ type File struct {
 // File returns the state file of a service.
 func (d *Dir) File(service string) *File { return &File{d: d, name: service} }
 
+// Path is the directory the file is in.
+func (f *File) Path() string { return f.d.path }
+
 // Trouble is why records are not kept now, nil if they are. The pointer changes
 // whenever that does.
 func (f *File) Trouble() *string { return f.d.Trouble() }
