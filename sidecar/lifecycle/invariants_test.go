@@ -103,6 +103,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 	if e.Kind == Resumed {
 		w.killed = false               // it may not have been sent
 		w.asked = w.asked && w.m.asked // it was only us who went down
+		w.leaves = w.leaves && w.m.away
 	}
 	switch e.Kind {
 	case RespawnAsked:
