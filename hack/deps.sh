@@ -3,7 +3,7 @@
 # one and we are root. Without them their tests skip and say what is missing;
 # with CI set, a skipped test is a failed one.
 set -eu
-packages="redis-server nginx-light dnsmasq-base memcached python3-systemd python3-sdnotify collectd-core bind9 haproxy unbound mosquitto freeradius systemd libsystemd-dev gcc libc6-dev procps util-linux e2fsprogs"
+packages="redis-server nginx-light dnsmasq-base memcached python3-systemd python3-sdnotify collectd-core bind9 haproxy unbound mosquitto freeradius systemd libsystemd-dev gcc libc6-dev procps util-linux iproute2 e2fsprogs"
 command -v apt-get >/dev/null 2>&1 || { echo "deps: no apt-get; tests with real daemons will skip" >&2; exit 0; }
 missing=""
 for p in $packages; do

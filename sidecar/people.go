@@ -258,6 +258,26 @@ func (s *Service) describe(p *person) {
 	s.judgeStop(p)
 }
 
+// commandOf is the command line of a process, or its name if that is not to be had
+// in a moment; see lookInside.
+func (s *Service) commandOf(st proc.Stat) string {
+	read := make(chan string, 1)
+	go func() {
+		cmd, _ := s.dep.FS.Cmdline(st.PID)
+		read <- cmd
+	}()
+	wait := time.NewTimer(insideWait)
+	defer wait.Stop()
+	select {
+	case cmd := <-read:
+		if cmd != "" {
+			return cmd
+		}
+	case <-wait.C:
+	}
+	return st.Comm
+}
+
 // insideWait bounds how long news waits for the memory of a process to be read.
 const insideWait = 10 * time.Millisecond
 
@@ -330,10 +350,11 @@ func (s *Service) judgeStop(p *person) {
 	if err != nil || runtimes(st.Comm) {
 		return // it is not the daemon yet
 	}
-	s.impossible(p.id.PID, st.Comm)
+	s.impossible(st)
 }
 
-func (s *Service) impossible(pid int, command string) {
+func (s *Service) impossible(st proc.Stat) {
+	pid, command := st.PID, s.commandOf(st)
 	text := fmt.Sprintf("the daemon (process %d, %q) is PID 1 of its PID namespace, where the kernel ignores SIGSTOP, so expect: stop cannot work; "+
 		"add shareProcessNamespace: true, or use podnotify run", pid, command)
 	if s.facts.Impossible == text {

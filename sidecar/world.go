@@ -422,7 +422,7 @@ func (s *Service) judgeMember(p *person) {
 	}
 	if ns, err := s.dep.FS.NSpid(p.id.PID); err == nil && len(ns) > 1 && ns[len(ns)-1] == 1 {
 		st, _ := s.dep.FS.Stat(p.id.PID)
-		s.impossible(p.id.PID, st.Comm)
+		s.impossible(st)
 		s.hopeless = p.h.ID()
 	}
 }
@@ -455,7 +455,7 @@ func (s *Service) judgeFirst(sc *scope) {
 	if !told {
 		return // an init of some kind, which is process 1 for others' sake
 	}
-	s.impossible(1, cmd)
+	s.impossible(st)
 }
 
 // scope is the service's share of a World. See spec "The service's processes":
