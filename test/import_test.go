@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podnotify/podnotify/internal/control"
 	"github.com/podnotify/podnotify/internal/proc"
 )
 
@@ -96,7 +96,7 @@ exec %s run --config %s --run-dir %[2]s/run --log-format text -- %[5]s`, before,
 				if n.over() {
 					t.Fatalf("run has ended with %d", n.exit())
 				}
-				return n.answers1("/readyz") == http.StatusOK
+				return n.answersInside("/readyz") == http.StatusOK
 			})
 			eventually(t, "it can be ended in peace", func() bool {
 				switch {
@@ -118,10 +118,16 @@ exec %s run --config %s --run-dir %[2]s/run --log-format text -- %[5]s`, before,
 	}
 }
 
-// answers1 asks once over the control socket, which can be reached from another
-// network namespace. It returns the status, 0 for none.
-func (n *podnotify) answers1(page string) int {
-	r, err := control.Get(context.Background(), n.dir+"/control", page)
+// answersInside asks once over the control socket, which can be reached from
+// another network namespace. It returns the status, 0 for none.
+func (n *podnotify) answersInside(page string) int {
+	inside := http.Client{Timeout: bound, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", n.dir+"/control")
+		},
+	}}
+	r, err := inside.Get("http://podnotify" + page)
 	if err != nil {
 		return 0
 	}
