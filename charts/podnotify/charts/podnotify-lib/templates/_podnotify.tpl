@@ -164,6 +164,7 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
     - --select-container={{ include "podnotify.name" . }}
   env:
     - {name: PODNOTIFY_RUN_DIR, value: /run/podnotify}
+    - {name: PODNOTIFY_ADDRESS, value: "http://127.0.0.1:{{ $p.port }}"} # for podnotify status
     {{- with $p.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -235,6 +236,7 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- $expect := $p.config.expect -}}
 {{- if eq $p.mode "run" }}
 - {name: PODNOTIFY_RUN_DIR, value: /run/podnotify}
+- {name: PODNOTIFY_ADDRESS, value: "http://127.0.0.1:{{ $p.port }}"} # for podnotify status
 {{- with $p.extraEnv }}
 {{ toYaml . }}
 {{- end }}
