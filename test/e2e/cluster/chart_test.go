@@ -105,6 +105,7 @@ func TestKubernetes(t *testing.T) {
 			"Injection":     testInjection,
 			"Examples":      testExamples,
 			"Daemons":       testDaemons,
+			"Run":           testRun,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -280,6 +281,38 @@ func testMydaemon(t *testing.T, s *suite) {
 	r.uninstall()
 }
 
+// testRun: podnotify as the parent of a daemon that goes into the background, in
+// the daemon's own container and image.
+func testRun(t *testing.T, s *suite) {
+	ns := s.namespace(t, "run")
+	r := s.install(t, ns, "background", mydaemon, `
+daemon:
+  command: [/mydaemon, -l, ":7070", -p, /state/mydaemon.pid]
+  ports: [{name: line, containerPort: 7070}]
+  volumeMounts: [{name: state, mountPath: /state}]
+volumes: [{name: state, emptyDir: {}}]
+podnotify:
+  mode: run
+  config:
+    expect: fork
+    respawn: {mode: exec, when: always, delay: 0s}
+`)
+	p := r.serving(true)
+	was := r.facts(p)
+	t.Logf("%v; podnotify says %+v", p, was)
+	s.Kubectl(t, "exec", "--namespace", ns, p.Metadata.Name, "--container", "background", "--", "/podnotify-bin/podnotify", "respawn")
+	r.Until(t, "another daemon is ready", func() (bool, string) {
+		f := r.facts(p)
+		return f.Phase == "ready" && f.Main.PID != was.Main.PID, fmt.Sprint(f)
+	})
+	p = r.serving(true)
+	if n := p.container("background").RestartCount; n != 0 {
+		t.Errorf("the container was restarted %d times; podnotify run was to start the daemon again", n)
+	}
+	t.Logf("after podnotify respawn: %v; podnotify says %+v", p, r.facts(p))
+	r.uninstall()
+}
+
 // testSidecarKilled: with the chart's defaults podnotify may crash again and
 // again, and the kubelet too: the daemon is not touched, and its READY=1, which
 // it never repeats, is not forgotten.
@@ -377,10 +410,20 @@ func testSlowStart(t *testing.T, s *suite) {
 	r.uninstall()
 }
 
-// testNothing: after the last uninstall nothing of ours runs on the node.
+// testNothing: after the last uninstall nothing of ours is in the cluster, and
+// nothing runs on the node.
 func testNothing(t *testing.T, s *suite) {
+	s.Until(t, "the cluster is empty", func() (bool, string) {
+		out, err := s.TryKubectl("get", "all,secrets,endpointslices,poddisruptionbudgets,persistentvolumeclaims", "--all-namespaces", "--output", "name")
+		return err == nil && strings.Join(strings.Fields(out), " ") == "service/kubernetes endpointslice.discovery.k8s.io/kubernetes", out
+	})
 	s.Until(t, "no container runs", func() (bool, string) {
 		out, err := s.Containerd.Ctr(t.Context(), "k8s.io", "tasks", "ls", "--quiet")
 		return err == nil && strings.TrimSpace(out) == "", out
 	})
+	s.Until(t, "no volume is left", func() (bool, string) {
+		left, err := os.ReadDir(filepath.Join(s.dir, "root/pods"))
+		return err == nil && len(left) == 0, fmt.Sprint(left, err)
+	})
+	t.Log("the cluster and the node are empty")
 }
