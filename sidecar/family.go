@@ -47,7 +47,7 @@ func NewFamily(fs proc.FS) (*Family, error) {
 
 // Deps fills in what the service needs of its family.
 func (f *Family) Deps(log *slog.Logger) Deps {
-	return Deps{FS: f.fs, Scope: f, Stops: f.sampler, Log: log, Parent: true, Started: f.started, Orphans: f.orphans, Awaiting: f.awaits}
+	return Deps{FS: f.fs, Scope: f, Stops: f.sampler, Log: log, Parent: true, Started: f.started, Orphans: f.orphans, Left: f.remaining, Awaiting: f.awaits}
 }
 
 // Join tells the family of its service, before it serves.
@@ -134,6 +134,32 @@ func (f *Family) left(ended proc.ID) (out []Orphan) {
 		}
 	}
 	return out
+}
+
+// remaining counts the living processes below us, when one has ended. A table is not
+// of one moment: who was dead in it may have left somebody that it has not.
+func (f *Family) remaining(ended proc.ID) (n int) {
+	dead := map[proc.ID]bool{ended: true}
+	for range tablesMost {
+		table, err := f.fs.Table()
+		if err != nil {
+			return 0
+		}
+		settled := true
+		for pid, st := range table {
+			switch {
+			case pid == f.self || !table.Descends(pid, f.self):
+			case !st.State.Dead():
+				n++
+			case !dead[st.ID()]:
+				dead[st.ID()], settled = true, false
+			}
+		}
+		if settled || n > 0 {
+			break
+		}
+	}
+	return n
 }
 
 // earlyMost bounds the children that are remembered after their end.

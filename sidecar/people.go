@@ -443,6 +443,15 @@ func (s *Service) warn(key, text string) {
 	s.stale.Store(true)
 }
 
+// unwarn takes the warnings of a key out of status: they are true no more.
+func (s *Service) unwarn(key string) {
+	kept := slices.DeleteFunc(slices.Clone(s.facts.Warnings), func(text string) bool { return s.named[key+text] })
+	if len(kept) != len(s.facts.Warnings) {
+		s.facts.Warnings = kept
+		s.stale.Store(true)
+	}
+}
+
 // namedMost bounds what is remembered of what the log has said of one instance.
 const namedMost = 256
 

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +68,8 @@ type Deps struct {
 	Started func(proc.ID) bool
 	// Orphans lists what a child of ours that ended left behind (run).
 	Orphans func(ended proc.ID, starts bool) []Orphan
+	// Left counts the processes below us without the one that has ended (run).
+	Left func(ended proc.ID) int
 	// Parent says that podnotify is the daemon's parent (run): what it hears of
 	// ends and stops is exact.
 	Parent bool
@@ -134,8 +135,10 @@ type Service struct {
 	named     map[string]bool   // what the log has named already
 	strangers map[stranger]bool // senders that the log has named
 	closed    bool
-	filing    bool   // the PID file is being looked for
-	begun     uint64 // when this instance's first process started, in clock ticks
+	filing    bool        // the PID file is being looked for
+	begun     uint64      // when this instance's first process started, in clock ticks
+	forks     int         // how many this instance has gone through on its way into the background
+	counting  *time.Timer // goes off when they are judged; nil: they were
 	store     *fdStore
 	gate      context.CancelFunc // ends the knocking at the gate
 	queue     effects
@@ -332,6 +335,7 @@ func (s *Service) apply(e lifecycle.Event) {
 	}
 	actions := s.m.Apply(e, now)
 	if s.m.Phase() == lifecycle.Gone && from != lifecycle.Gone {
+		s.judgeForks()
 		s.gone() // before it is started again
 	}
 	if back && s.m.Phase() == from && !s.m.ComesBack() {
@@ -349,6 +353,7 @@ func (s *Service) apply(e lifecycle.Event) {
 			s.facts.Adopted = false
 			s.begun = s.m.Main().Start
 			s.forget()
+			s.forks = 0
 		}
 		if to == lifecycle.Ready && s.main != nil {
 			// It may have changed its command line (exec) and its uid since.
@@ -560,6 +565,12 @@ func (s *Service) follow(ended proc.ID, exit *proc.Exit) {
 	starts := s.m.Phase() == lifecycle.Starting
 	counts := (exit == nil || *exit == proc.Exit{}) && (starts || lifecycle.ProcID(ended) == s.m.Main())
 	judge := counts && s.backgrounds()
+	if judge && !s.cfg.Policy.Expect.Follows() {
+		judge = false
+		if id := lifecycle.ProcID(ended); id == s.m.Main() {
+			s.judgeLeft(id)
+		}
+	}
 	for todo := []proc.ID{ended}; len(todo) > 0; todo = todo[1:] {
 		for _, o := range s.dep.Orphans(todo[0], starts) {
 			switch {
@@ -571,7 +582,7 @@ func (s *Service) follow(ended proc.ID, exit *proc.Exit) {
 				todo = append(todo, o.ID)
 			}
 			if judge {
-				s.judgeForks(o.Forks)
+				s.counted(o.Forks)
 			}
 		}
 	}
@@ -589,31 +600,57 @@ func (s *Service) backgrounds() bool {
 	return false
 }
 
-// judgeForks says which expect would have fitted what the daemon does.
-func (s *Service) judgeForks(forks int) {
-	expects, fits := "none", "expect: pidfile would fit, if it writes one"
-	switch forks {
-	case 1:
-		fits = "expect: fork would fit"
-	case 2:
-		fits = "expect: daemon would fit"
+// judgeLeft is about a daemon that ends and leaves others behind where that is its
+// end. Which expect would fit cannot be told: they are ended, too, and who of them
+// would have forked once more is not seen any more.
+func (s *Service) judgeLeft(ended lifecycle.ProcID) {
+	if n := s.dep.Left(proc.ID(ended)); n > 0 {
+		s.warn("forks", fmt.Sprintf("process %d exited with code 0 and left %d process(es) behind, which is the end where expect: %v; "+
+			"if it went into the background keep it in the foreground, or set expect: fork (it forks once), daemon (twice) or pidfile (it writes one)",
+			ended.PID, n, s.cfg.Policy.Expect))
 	}
-	switch e := s.cfg.Policy.Expect; e {
+}
+
+// forksSettle is how long after a fork it is judged how many there were: others may
+// follow.
+const forksSettle = 500 * time.Millisecond
+
+// counted takes note of how many forks away from CMD the daemon is.
+func (s *Service) counted(forks int) {
+	s.forks = max(s.forks, forks)
+	if s.counting == nil {
+		s.counting = time.AfterFunc(forksSettle, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.judgeForks()
+		})
+	}
+}
+
+// judgeForks says which expect would have fitted what the daemon has done.
+func (s *Service) judgeForks() {
+	if s.closed || s.counting == nil {
+		return
+	}
+	s.counting.Stop()
+	s.counting = nil
+	expects := 1
+	switch s.cfg.Policy.Expect {
 	case lifecycle.ExpectPIDFile:
 		return
-	case lifecycle.ExpectFork:
-		expects = "1"
 	case lifecycle.ExpectDaemon:
-		expects = "2"
-		if forks == 1 { // so far
-			return
-		}
+		expects = 2
 	}
-	if expects == strconv.Itoa(forks) {
+	if s.forks <= expects { // fewer: the start time-out tells
 		return
 	}
-	s.warn("forks", fmt.Sprintf("the daemon went into the background: %d fork(s) were seen where expect: %v expects %s; %s, or keep it in the foreground",
-		forks, s.cfg.Policy.Expect, expects, fits))
+	fits := "expect: pidfile would fit, if it writes one"
+	if s.forks == 2 {
+		fits = "expect: daemon would fit"
+	}
+	s.unwarn("forks")
+	s.warn("forks", fmt.Sprintf("the daemon went into the background: %d forks were seen where expect: %v expects %d; %s, or keep it in the foreground",
+		s.forks, s.cfg.Policy.Expect, expects, fits))
 }
 
 // Adopt makes a process the main process of a new instance: the one podnotify

@@ -284,8 +284,8 @@ func TestBackgroundWrongCount(t *testing.T) {
 		{"0", "daemon", false, "no fork was seen: it stays in the foreground"},
 		{"1", "daemon", false, "1 fork was seen where 2 are expected; expect: fork would fit"},
 		{"2", "fork", true, "expect: daemon would fit"},
-		{"3", "fork", true, "3 fork(s) were seen where expect: fork expects 1; expect: pidfile would fit"},
-		{"3", "daemon", true, "3 fork(s) were seen where expect: daemon expects 2; expect: pidfile would fit"},
+		{"3", "fork", true, "3 forks were seen where expect: fork expects 1; expect: pidfile would fit"},
+		{"3", "daemon", true, "3 forks were seen where expect: daemon expects 2; expect: pidfile would fit"},
 	} {
 		t.Run(tt.forks+"/"+tt.expect, func(t *testing.T) {
 			t.Parallel()
@@ -297,6 +297,9 @@ func TestBackgroundWrongCount(t *testing.T) {
 				n.until("/readyz", 200)
 				eventually(t, "status warns", func() bool { return strings.Contains(strings.Join(n.facts("d").Warnings, "\n"), tt.says) })
 				n.says(tt.says)
+				if w := n.facts("d").Warnings; len(w) != 1 || strings.Count(n.stderr.String(), "would fit") != 1 {
+					t.Errorf("warnings %q, want one; log: %s", w, &n.stderr)
+				}
 			} else {
 				n.untilBody("/readyz", 503, tt.says)
 				n.expect("/startupz", 503, tt.says)
@@ -326,25 +329,39 @@ func lineOf(text, want string) string {
 	return ""
 }
 
-// TestBackgroundUnexpected: where CMD is the daemon, its end is the end, and it is
-// said what would have fitted.
+// TestBackgroundUnexpected: where CMD is the daemon, its end is the end. What was
+// seen is said, and nothing that was not: how often it forked.
 func TestBackgroundUnexpected(t *testing.T) {
 	t.Parallel()
 	prog := compile(t, "background", "-static")
 	for _, expect := range []string{"auto", "notify", "stop", "none"} {
-		t.Run(expect, func(t *testing.T) {
-			t.Parallel()
-			x, code := once(t, order{}, []string{"--expect", expect, "--service", "d"}, prog, "-1")
-			if code != 0 {
-				t.Errorf("exit code %d, want that of CMD, 0", code)
-			}
-			if want := fmt.Sprintf("1 fork(s) were seen where expect: %s expects none; expect: fork would fit", expect); !strings.Contains(x.stderr.String(), want) {
-				t.Errorf("run does not say %q", want)
-			}
-			if left := x.family(); len(left) > 0 {
-				t.Errorf("left behind: %+v", left)
-			}
-		})
+		for _, forks := range []string{"-1", "-2", "1", "2", "3"} {
+			t.Run(expect+"/"+forks, func(t *testing.T) {
+				t.Parallel()
+				for range 3 {
+					x, code := once(t, order{}, []string{"--expect", expect, "--service", "d"}, prog, forks)
+					if code != 0 {
+						t.Errorf("exit code %d, want that of CMD, 0", code)
+					}
+					log := x.stderr.String()
+					for _, want := range []string{"exited with code 0 and left ", "which is the end where expect: " + expect,
+						"set expect: fork (it forks once), daemon (twice) or pidfile (it writes one)"} {
+						if strings.Count(log, want) != 1 {
+							t.Errorf("run does not say once %q: %s", want, log)
+						}
+					}
+					if !strings.Contains(log, "ending what the daemon left behind") {
+						t.Errorf("run does not say that it ends what is left: %s", log)
+					}
+					if strings.Contains(log, "would fit") {
+						t.Errorf("run says what it cannot know: %s", log)
+					}
+					if left := x.family(); len(left) > 0 {
+						t.Errorf("left behind: %+v", left)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -288,7 +288,7 @@ func terminates(sig os.Signal) bool {
 }
 
 // clear ends what the daemon left behind: TERM, and KILL after the stop
-// time-out.
+// time-out. Who is forked meanwhile is looked for again, ever more rarely.
 func (d *Daemon) clear() {
 	var late <-chan time.Time
 	if d.cfg.StopTimeout > 0 {
@@ -296,7 +296,16 @@ func (d *Daemon) clear() {
 		defer t.Stop()
 		late = t.C
 	}
-	d.all(unix.SIGTERM)
+	told := map[proc.ID]bool{}
+	wait := 10 * time.Millisecond
+	again := time.NewTimer(wait)
+	defer again.Stop()
+	term := func() {
+		if n := d.all(unix.SIGTERM, told); n > 0 {
+			d.cfg.Log.Info("ending what the daemon left behind", "processes", n)
+		}
+	}
+	term()
 	for {
 		select {
 		case <-d.reaped:
@@ -304,11 +313,15 @@ func (d *Daemon) clear() {
 		case sig := <-d.signals:
 			if terminates(sig) {
 				d.quit = true
-				d.all(sig.(syscall.Signal))
+				d.all(sig.(syscall.Signal), nil)
 			}
+		case <-again.C:
+			term()
+			wait = min(2*wait, time.Second)
+			again.Reset(wait)
 		case <-late:
-			d.cfg.Log.Warn("killing what the daemon left behind", "timeout", d.cfg.StopTimeout)
-			d.all(unix.SIGKILL)
+			n := d.all(unix.SIGKILL, nil)
+			d.cfg.Log.Warn("killing what the daemon left behind", "processes", n, "timeout", d.cfg.StopTimeout)
 			t := time.NewTimer(time.Second) // whoever was forked meanwhile
 			defer t.Stop()
 			late = t.C
@@ -316,28 +329,37 @@ func (d *Daemon) clear() {
 	}
 }
 
-// all signals every descendant, continued first if it stands still.
-func (d *Daemon) all(sig unix.Signal) {
+// all signals every descendant that has not been told, continued first if it stands
+// still. It returns how many there were.
+func (d *Daemon) all(sig unix.Signal, told map[proc.ID]bool) (n int) {
 	table, err := proc.Proc.Table()
 	if err != nil {
 		d.cfg.Log.Warn("cannot look for what the daemon left behind", "error", err)
-		return
+		return 0
 	}
 	self := os.Getpid()
 	for pid, st := range table {
-		if pid == self || st.State.Dead() || !table.Descends(pid, self) {
+		if pid == self || st.State.Dead() || told[st.ID()] || !table.Descends(pid, self) {
 			continue
 		}
 		h, err := proc.Proc.OpenID(st.ID())
 		if err != nil {
 			continue
 		}
-		if err := h.Signal(sig); err != nil && !errors.Is(err, proc.ErrGone) {
-			d.cfg.Log.Warn("signal not sent to what the daemon left behind", "error", err)
+		err = h.Signal(sig)
+		if !errors.Is(err, proc.ErrGone) {
+			n++
+			if err != nil {
+				d.cfg.Log.Warn("signal not sent to what the daemon left behind", "error", err)
+			}
+		}
+		if told != nil {
+			told[st.ID()] = true
 		}
 		if st.State.Stopped() && sig != unix.SIGKILL {
 			_ = h.Signal(unix.SIGCONT) // its failure is the one above
 		}
 		h.Close()
 	}
+	return n
 }

@@ -41,6 +41,9 @@ func (e Expect) listens() bool { return e == ExpectAuto || e == ExpectNotify }
 // Stops reports whether a process of the service owes a stop.
 func (e Expect) Stops() bool { return e == ExpectAuto || e == ExpectStop }
 
+// Follows reports whether a daemon is followed into the background.
+func (e Expect) Follows() bool { return e == ExpectFork || e == ExpectDaemon || e == ExpectPIDFile }
+
 // Effect is what a fact does to the answers.
 type Effect uint8
 
