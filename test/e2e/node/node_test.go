@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // host is a machine with containerd, the images, and a podnotify-node.
 type host struct {
-	*testing.T
+	testing.TB
 	*machine.Machine
 	containerd *containerd.Containerd
 	agent      *machine.Program // podnotify-node
@@ -51,13 +51,13 @@ type host struct {
 	run        string // its run-dir
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	for program, debian := range map[string]string{"redis-server": "redis-server", "named": "bind9", "haproxy": "haproxy", "mosquitto": "mosquitto"} {
 		machine.Need(t, program, debian)
 	}
 	m := machine.New(t)
-	h := &host{T: t, Machine: m, containerd: containerd.Start(t, m), client: m.HTTP()}
+	h := &host{TB: t, Machine: m, containerd: containerd.Start(t, m), client: m.HTTP()}
 	h.program, h.run = filepath.Join(m.Dir, "podnotify-node"), filepath.Join(m.Dir, "run")
 	if err := image.Build(h.program, "../../..", "./cmd/podnotify-node"); err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func (h *host) task(id string) int {
 // kill sends a signal to a process of the machine.
 func (h *host) kill(sig string, pid int) {
 	h.Helper()
-	h.Output(h.T, "kill", "-"+sig, strconv.Itoa(pid))
+	h.Machine.Output(h.TB, "kill", "-"+sig, strconv.Itoa(pid))
 }
 
 // command runs podnotify-node to its end.
@@ -238,7 +238,7 @@ func (h *host) command(args ...string) (string, error) {
 
 func (h *host) inner(pid int) string {
 	h.Helper()
-	for line := range strings.Lines(h.Output(h.T, "cat", fmt.Sprintf("/proc/%d/status", pid))) {
+	for line := range strings.Lines(h.Machine.Output(h.TB, "cat", fmt.Sprintf("/proc/%d/status", pid))) {
 		if v, ok := strings.CutPrefix(line, "NStgid:"); ok {
 			return strings.Join(strings.Fields(v), " ")
 		}
