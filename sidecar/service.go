@@ -804,10 +804,18 @@ func (s *Service) mayEnd(verb string, sig unix.Signal) error {
 	return h.Signal(sig)
 }
 
-// Reload sends signals.reload to the main process.
+// Reload sends signals.reload to the main process, unless that is known to do no good.
 func (s *Service) Reload() error {
 	if s.cfg.ReloadSignal == 0 {
 		return fmt.Errorf("cannot reload service %s: signals.reload is not set; set it, to HUP for most daemons", s.cfg.Name)
+	}
+	switch n := s.Look(); {
+	case n.Phase == lifecycle.Starting && !n.Unknown:
+		return fmt.Errorf("cannot reload service %s: it is starting, and the signal could end it", s.cfg.Name)
+	case n.Phase == lifecycle.Stopping:
+		return fmt.Errorf("cannot reload service %s: it is stopping", s.cfg.Name)
+	case n.Paused:
+		return fmt.Errorf("cannot reload service %s: process %d is stopped by a signal; kill -CONT %d continues it", s.cfg.Name, n.Main.PID, n.Main.PID)
 	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
