@@ -576,6 +576,8 @@ func (s *Service) follow(ended proc.ID, exit *proc.Exit) {
 			switch {
 			case !counts:
 				continue
+			case s.m.Phase() != lifecycle.Starting && s.m.Main() != lifecycle.ProcID(ended):
+				return // the one before was the daemon
 			case s.meetID(o.ID) != nil:
 				s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
 			default: // it has just ended, too: whom it left counts
