@@ -27,7 +27,11 @@ func foregroundGroup() int {
 
 // foreground reports whether we are in the foreground of the terminal on our
 // standard input.
-func foreground() bool { return foregroundGroup() == unix.Getpgrp() }
+func foreground() bool {
+	// Our group has the number 0 too, if it leads outside of our PID namespace.
+	pgrp := foregroundGroup()
+	return pgrp > 0 && pgrp == unix.Getpgrp()
+}
 
 // setForeground puts a process group into the foreground. Who asks for that from the
 // background is stopped, unless SIGTTOU is blocked.
