@@ -247,7 +247,9 @@ func (l *Listener) Close() error {
 		}
 	}
 	err := l.file.Close() // waits for Drain
-	close(l.strays)
+	if l.strays != nil {
+		close(l.strays)
+	}
 	return err
 }
 

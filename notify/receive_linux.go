@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -111,7 +112,7 @@ type Handler interface {
 // generous by a word each.
 const controlWords = 3*4 + (MaxFDs*4+unix.SizeofUcred+4)/8 + 3
 
-// receiver is the one buffer into which every datagram is received.
+// receiver is the state of Drain.
 type receiver struct {
 	// Set by Drain for the time of the call: a closure would be an allocation.
 	handler Handler
@@ -119,10 +120,15 @@ type receiver struct {
 	n       int
 	again   bool
 	errno   unix.Errno
+	*buffer
 
-	drain   func(fd uintptr) // receiver.receive, bound once
-	strays  chan int32       // descriptors whose closing may take time
-	closing bool             // closeStrays runs
+	drain  func(fd uintptr) // receiver.receive, bound once
+	strays chan int32       // descriptors whose closing may take time; nil: none yet
+}
+
+// buffer is what every datagram is received into. A Listener has one only while it
+// drains: there may be many that hardly ever do.
+type buffer struct {
 	msg     unix.Msghdr
 	iov     unix.Iovec
 	packet  Packet
@@ -131,15 +137,17 @@ type receiver struct {
 	control [controlWords]uint64 // words, because control messages are aligned
 }
 
-func (r *receiver) init() {
-	r.drain = r.receive
-	r.strays = make(chan int32, MaxFDs)
-	r.iov.Base = &r.payload[0]
-	r.iov.SetLen(len(r.payload))
-	r.msg.Iov = &r.iov
-	r.msg.SetIovlen(1)
-	r.msg.Control = (*byte)(unsafe.Pointer(&r.control))
-}
+var buffers = sync.Pool{New: func() any {
+	b := &buffer{}
+	b.iov.Base = &b.payload[0]
+	b.iov.SetLen(len(b.payload))
+	b.msg.Iov = &b.iov
+	b.msg.SetIovlen(1)
+	b.msg.Control = (*byte)(unsafe.Pointer(&b.control))
+	return b
+}}
+
+func (r *receiver) init() { r.drain = r.receive }
 
 // Drain takes datagrams off the queue and hands each to h, until none is left or it has
 // taken max of them; again says that it was max. It never blocks and allocates nothing.
@@ -155,8 +163,12 @@ func (l *Listener) Drain(h Handler, max int) (n int, again bool, err error) {
 	}
 	r := &l.receiver
 	r.handler, r.max, r.n, r.again, r.errno = h, max, 0, false, 0
+	r.buffer = buffers.Get().(*buffer)
+	defer func() {
+		buffers.Put(r.buffer)
+		r.handler, r.buffer = nil, nil
+	}()
 	err = l.raw.Control(r.drain)
-	r.handler = nil
 	switch {
 	case err != nil: // closed since the check above
 		return 0, false, ErrClosed
@@ -269,8 +281,8 @@ func (r *receiver) dismiss(fd int) {
 		unix.Close(fd)
 		return
 	}
-	if !r.closing {
-		r.closing = true
+	if r.strays == nil {
+		r.strays = make(chan int32, MaxFDs)
 		go closeStrays(r.strays)
 	}
 	select {
