@@ -84,6 +84,7 @@ The exit code is the one of the main process, 128+n if signal n ended it; 126 or
 // start loads the configuration, makes a run-dir if there is none to be had, and
 // serves until that ends with a code.
 func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve func(config.Config, *slog.Logger) (int, error)) error {
+	a.travelLight()
 	cfg, err := a.load(c, mode, command)
 	if err != nil {
 		return err
