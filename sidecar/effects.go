@@ -15,12 +15,12 @@ import (
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
-// effects is work in order, done by one goroutine. Adding to it never waits.
+// effects is work in order, done by one goroutine while there is some. Adding to it
+// never waits.
 type effects struct {
 	mu    sync.Mutex
 	todo  []func()
-	wake  chan struct{} // nil: works on demand
-	busy  bool          // on demand: somebody works
+	busy  bool // somebody works
 	works sync.WaitGroup
 	lost  int // log lines that found the queue full
 }
@@ -29,29 +29,18 @@ type effects struct {
 // may change its mind faster than anybody can write it down.
 const linesWaiting = 1024
 
-func (q *effects) init() { q.wake = make(chan struct{}, 1) }
-
 func (q *effects) add(f func()) {
 	q.mu.Lock()
 	q.todo = append(q.todo, f)
-	begin := q.wake == nil && !q.busy
-	q.busy = q.busy || begin
+	begin := !q.busy
+	q.busy = true
 	q.mu.Unlock()
 	if begin {
 		q.works.Go(q.work)
-		return
-	}
-	select {
-	case q.wake <- struct{}{}:
-	default:
 	}
 }
 
-// demand has the work done when there is some, instead of by run. It is to be called
-// before there is any.
-func (q *effects) demand() { q.wake = nil }
-
-// wait waits for the work that is done on demand.
+// wait waits until nothing is left to do.
 func (q *effects) wait() { q.works.Wait() }
 
 // work does what there is.
@@ -67,29 +56,6 @@ func (q *effects) work() {
 		}
 		for _, f := range todo {
 			f()
-		}
-	}
-}
-
-// run works until done is closed, and then does what is left.
-func (q *effects) run(done <-chan struct{}) {
-	for open := true; open; {
-		select {
-		case <-q.wake:
-		case <-done:
-			open = false
-		}
-		for {
-			q.mu.Lock()
-			todo := q.todo
-			q.todo = nil
-			q.mu.Unlock()
-			if len(todo) == 0 {
-				break
-			}
-			for _, f := range todo {
-				f()
-			}
 		}
 	}
 }

@@ -226,15 +226,38 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	}
 	s.owes = false
 	s.facts.Command = ""
-	s.describe(p)
-	s.lookInside(p, true)
+	s.describe(p, s.box)
+	s.lookInside(p)
 	s.eye.Store(p.h)
 	s.watch(p)
 	s.probePermission(p)
 }
 
-// describe gathers what is shown of the main process.
-func (s *Service) describe(p *person) {
+// describeAgain is describe and lookInside without waiting: it is for the moment in
+// which the daemon becomes ready, and nothing of it says whether it is.
+func (s *Service) describeAgain(p *person) {
+	if p.id.PID == 0 {
+		return
+	}
+	go func() {
+		c, err := s.dep.FS.Container(p.id.PID)
+		if err == nil {
+			s.mu.Lock()
+			if !s.closed && s.main == p && !p.h.Ended() { // or its number may be another's
+				s.describe(p, c)
+				s.stale.Store(true)
+			}
+			s.mu.Unlock()
+		}
+		in := s.readInside(p, false)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sawInside(p, in)
+	}()
+}
+
+// describe gathers what is shown of the main process, which is in container c.
+func (s *Service) describe(p *person, c proc.Container) {
 	f := &s.facts
 	f.Container, f.InnerPID, f.StartTime = "", 0, time.Time{}
 	f.Candidates = nil
@@ -248,11 +271,8 @@ func (s *Service) describe(p *person) {
 	if inner := p.home.Inner(); inner != 0 {
 		f.InnerPID = inner
 	}
-	if c, err := s.dep.FS.Container(p.id.PID); err == nil {
-		f.Container = c.Name
-		if f.Container == "" {
-			f.Container = c.Instance
-		}
+	if f.Container = c.Name; f.Container == "" {
+		f.Container = c.Instance
 	}
 	f.StartTime = startTime(p.id.Start, s.now())
 	s.judgeStop(p)
@@ -292,17 +312,13 @@ type inside struct {
 // reads that wait for whoever changes the address space (mmap_lock), which a
 // hanging file system makes long. So nothing waits for it beyond a moment, not
 // even the end.
-func (s *Service) lookInside(p *person, first bool) {
+func (s *Service) lookInside(p *person) {
 	if p.id.PID == 0 {
 		return
 	}
 	read, late := make(chan inside), make(chan struct{})
 	go func() {
-		var in inside
-		in.owes = first && s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(p.id.PID, "UPSTART_JOB")
-		var err error
-		in.command, err = s.dep.FS.Cmdline(p.id.PID)
-		in.ok = err == nil && !p.h.Ended() // or its number may be another's
+		in := s.readInside(p, true)
 		select {
 		case read <- in:
 			return
@@ -320,6 +336,14 @@ func (s *Service) lookInside(p *person, first bool) {
 	case <-wait.C:
 		close(late)
 	}
+}
+
+func (s *Service) readInside(p *person, first bool) (in inside) {
+	in.owes = first && s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(p.id.PID, "UPSTART_JOB")
+	var err error
+	in.command, err = s.dep.FS.Cmdline(p.id.PID)
+	in.ok = err == nil && !p.h.Ended() // or its number may be another's
+	return in
 }
 
 func (s *Service) sawInside(p *person, in inside) {

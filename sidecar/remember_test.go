@@ -242,7 +242,6 @@ func TestPodOnce(t *testing.T) {
 			asked := false
 			s := newService(Config{Name: "test"}, Deps{Journal: state(t).File("test"), RestartPod: func() { asked = true }})
 			defer s.Close()
-			s.queue.demand()
 			s.mu.Lock()
 			s.act(lifecycle.Action{Kind: lifecycle.RestartPod})
 			s.release(&s.mem.later, c.err)

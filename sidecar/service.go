@@ -199,7 +199,6 @@ func newService(cfg Config, dep Deps) *Service {
 	s.life, s.end = context.WithCancel(context.Background())
 	s.facts.Transitions = map[[2]lifecycle.Phase]uint64{}
 	s.facts.UnknownKeys = map[string]uint64{}
-	s.queue.init()
 	s.give = s.apply
 	s.store = newFDStore(cfg.FDStoreMax)
 	s.stale.Store(true)
@@ -235,12 +234,9 @@ func (s *Service) Healthy() error {
 	return nil
 }
 
-// Serve receives until ctx is done or Close is called. It also does the work
-// that news brings with it. An error of the socket ends it.
+// Serve receives until ctx is done or Close is called. An error of the socket
+// ends it.
 func (s *Service) Serve(ctx context.Context) error {
-	var work sync.WaitGroup
-	work.Go(func() { s.queue.run(s.life.Done()) })
-	defer work.Wait()
 	defer s.Close()
 	s.listening(true)
 	defer s.listening(false)
@@ -357,8 +353,7 @@ func (s *Service) apply(e lifecycle.Event) {
 		}
 		if to == lifecycle.Ready && s.main != nil {
 			// It may have changed its command line (exec) and its uid since.
-			s.describe(s.main)
-			s.lookInside(s.main, false)
+			s.describeAgain(s.main)
 			s.probePermission(s.main)
 		}
 	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it
@@ -576,8 +571,6 @@ func (s *Service) follow(ended proc.ID, exit *proc.Exit) {
 			switch {
 			case !counts:
 				continue
-			case s.m.Phase() != lifecycle.Starting && s.m.Main() != lifecycle.ProcID(ended):
-				return // the one before was the daemon
 			case s.meetID(o.ID) != nil:
 				s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
 			default: // it has just ended, too: whom it left counts
@@ -806,18 +799,10 @@ func (s *Service) mayEnd(verb string, sig unix.Signal) error {
 	return h.Signal(sig)
 }
 
-// Reload sends signals.reload to the main process, unless that is known to do no good.
+// Reload sends signals.reload to the main process.
 func (s *Service) Reload() error {
 	if s.cfg.ReloadSignal == 0 {
 		return fmt.Errorf("cannot reload service %s: signals.reload is not set; set it, to HUP for most daemons", s.cfg.Name)
-	}
-	switch n := s.Look(); {
-	case n.Phase == lifecycle.Starting && !n.Unknown:
-		return fmt.Errorf("cannot reload service %s: it is starting, and the signal could end it", s.cfg.Name)
-	case n.Phase == lifecycle.Stopping:
-		return fmt.Errorf("cannot reload service %s: it is stopping", s.cfg.Name)
-	case n.Paused:
-		return fmt.Errorf("cannot reload service %s: process %d is stopped by a signal; kill -CONT %d continues it", s.cfg.Name, n.Main.PID, n.Main.PID)
 	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

@@ -56,6 +56,7 @@ type World struct {
 	mu       sync.Mutex // leaf: no service's lock is taken under it, and nobody waits on anything
 	services []*Service
 	awaiting int
+	rescan   bool // a scan is due
 	table    proc.Table
 	most     int         // entries in table before those of the dead are looked for
 	tops     map[int]top // container entry processes and what exec brought in: PPid 0
@@ -141,8 +142,12 @@ func (w *World) awaits(yes bool) {
 	switch {
 	case yes && w.awaiting == 1:
 		w.sampler.Seek(w.newest.Read, w.arrived)
-	case yes: // it has not been offered what others saw arrive
+	case yes && !w.rescan: // it has not been offered what others saw arrive; nor have those that follow at once
+		w.rescan = true
 		time.AfterFunc(0, func() {
+			w.mu.Lock()
+			w.rescan = false
+			w.mu.Unlock()
 			pids, _ := w.scan()
 			w.offer(pids)
 		})

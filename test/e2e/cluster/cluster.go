@@ -63,7 +63,6 @@ var kubeletConfig string
 func New(t testing.TB) *Cluster {
 	t.Helper()
 	began := time.Now()
-	machine.NeedRoot(t)
 	etcd := machine.Need(t, "etcd", "etcd-server")
 	dnsmasq := machine.Need(t, "dnsmasq", "dnsmasq-base")
 	machine.Need(t, "iptables", "iptables")

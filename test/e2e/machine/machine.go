@@ -60,7 +60,9 @@ type namespace struct{ fd, kind int }
 func New(t testing.TB) *Machine {
 	t.Helper()
 	Need(t, "ip", "iproute2")
-	NeedRoot(t)
+	if os.Geteuid() != 0 {
+		Lacking(t, "missing uid 0, to make namespaces; run as root")
+	}
 	m, err := start()
 	if err != nil {
 		t.Fatal("cannot make a machine: ", err)
@@ -258,14 +260,6 @@ func Need(t testing.TB, program, debian string) string {
 		Lacking(t, fmt.Sprintf("missing %s; apt-get install %s", program, debian))
 	}
 	return path
-}
-
-// NeedRoot is Need for uid 0.
-func NeedRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		Lacking(t, "missing uid 0, to make namespaces; run as root")
-	}
 }
 
 // Lacking skips or fails the test, see Need.
