@@ -124,13 +124,18 @@ func (f *Family) left(ended proc.ID) (out []Orphan) {
 	// Some have ended by now, too. What is younger than they are is taken for
 	// theirs, for its parent's number is ours already.
 	level := forks + 1
-	for _, st := range f.fresh() {
-		f.depth[st.ID()] = level
+	fresh := f.fresh()
+	for _, st := range fresh {
+		at := level
+		if f.unseen(st, ended, fresh) {
+			at++
+		}
+		f.depth[st.ID()] = at
 		if st.State.Dead() {
 			f.told[st.ID()] = true
-			level++
+			level = at + 1
 		} else {
-			out = append(out, Orphan{st.ID(), level})
+			out = append(out, Orphan{st.ID(), at})
 		}
 	}
 	return out
@@ -160,6 +165,25 @@ func (f *Family) remaining(ended proc.ID) (n int) {
 		}
 	}
 	return n
+}
+
+// unseen reports whether a process came between st and the one that has ended of
+// which nothing is left: its parent has reaped it (libdaemon does). It is known by
+// the session that it made, which bears its number, and which st is in.
+func (f *Family) unseen(st proc.Stat, ended proc.ID, fresh []proc.Stat) bool {
+	maker := st.Session
+	if last, err := f.fs.Stat(ended.PID); err != nil || last.ID() != ended || last.Session <= 0 || maker == last.Session {
+		return false
+	}
+	if maker <= 0 || maker == st.PID || maker == ended.PID {
+		return false
+	}
+	for id := range f.depth {
+		if id.PID == maker {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(fresh, func(o proc.Stat) bool { return o.PID == maker })
 }
 
 // earlyMost bounds the children that are remembered after their end.

@@ -41,3 +41,22 @@ func TestOrphansOfAHelper(t *testing.T) {
 		t.Errorf("the daemon ended: main process %v, want what it left, %v", main, orphan)
 	}
 }
+
+// CMD may leave more than one behind: the first that fits is the daemon, and what is
+// further away is somebody's helper.
+func TestOrphansBesideTheDaemon(t *testing.T) {
+	k := newSpeaker(t, lifecycle.ExpectFork, nil)
+	var left []Orphan
+	for forks := range 2 {
+		st, err := proc.Proc.Stat(k.child())
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, Orphan{st.ID(), forks + 1})
+	}
+	k.dep.Orphans = func(proc.ID, bool) []Orphan { return left }
+	k.Observe(stopwatch.Transition{Who: proc.ID(k.Look().Main), Kind: stopwatch.Ended})
+	if s := k.Look(); s.Main != lifecycle.ProcID(left[0].ID) || s.Phase != lifecycle.Ready || len(s.Facts.Warnings) > 0 {
+		t.Errorf("main process %v, %v, warnings %q; want %v, ready, none", s.Main, s.Phase, s.Facts.Warnings, left[0].ID)
+	}
+}

@@ -587,6 +587,8 @@ func (t *Tenant) Started(pid int) error {
 		return err
 	}
 	s := t.Service
+	st, err := s.dep.FS.Stat(pid)
+	early := err == nil && runtimes(st.Comm)
 	s.hear()
 	defer s.mu.Unlock()
 	if s.closed || s.cfg.Process != nil || s.cfg.Policy.Expect == lifecycle.ExpectPIDFile || s.m.Main() != (lifecycle.ProcID{}) {
@@ -597,7 +599,7 @@ func (t *Tenant) Started(pid int) error {
 	}
 	s.settle()
 	t.look(s.awaiting)
-	if s.main != nil {
+	if s.main != nil && early {
 		s.introduce(s.main, 1)
 	}
 	return nil
@@ -606,21 +608,21 @@ func (t *Tenant) Started(pid int) error {
 // introduce looks at a main process again that was still its runtime's when it was
 // described: exec is announced nowhere.
 func (s *Service) introduce(p *person, n int) {
-	if st, err := s.dep.FS.Stat(p.id.PID); err != nil || st.ID() != proc.ID(p.id) || !runtimes(st.Comm) || n > 10 {
-		return
-	}
 	time.AfterFunc(firstLook<<n, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed || s.main != p || p.h.Ended() {
 			return
 		}
+		st, err := s.dep.FS.Stat(p.id.PID)
 		if c, err := s.dep.FS.Container(p.id.PID); err == nil {
 			s.describe(p, c)
 		}
 		s.settle()
 		s.stale.Store(true)
-		s.introduce(p, n+1)
+		if err == nil && runtimes(st.Comm) && n < 10 {
+			s.introduce(p, n+1)
+		}
 	})
 }
 

@@ -571,6 +571,8 @@ func (s *Service) follow(ended proc.ID, exit *proc.Exit) {
 			switch {
 			case !counts:
 				continue
+			case s.m.Phase() != lifecycle.Starting && s.m.Main() != lifecycle.ProcID(ended):
+				return // the one before was the daemon
 			case s.meetID(o.ID) != nil:
 				s.apply(lifecycle.Event{Kind: lifecycle.Forked, Who: lifecycle.ProcID(o.ID), Number: int64(o.Forks)})
 			default: // it has just ended, too: whom it left counts
@@ -799,10 +801,18 @@ func (s *Service) mayEnd(verb string, sig unix.Signal) error {
 	return h.Signal(sig)
 }
 
-// Reload sends signals.reload to the main process.
+// Reload sends signals.reload to the main process, unless that is known to do no good.
 func (s *Service) Reload() error {
 	if s.cfg.ReloadSignal == 0 {
 		return fmt.Errorf("cannot reload service %s: signals.reload is not set; set it, to HUP for most daemons", s.cfg.Name)
+	}
+	switch n := s.Look(); {
+	case n.Phase == lifecycle.Starting && !n.Unknown:
+		return fmt.Errorf("cannot reload service %s: it is starting, and the signal could end it", s.cfg.Name)
+	case n.Phase == lifecycle.Stopping:
+		return fmt.Errorf("cannot reload service %s: it is stopping", s.cfg.Name)
+	case n.Paused:
+		return fmt.Errorf("cannot reload service %s: process %d is stopped by a signal; kill -CONT %d continues it", s.cfg.Name, n.Main.PID, n.Main.PID)
 	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

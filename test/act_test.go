@@ -30,6 +30,14 @@ func (n *podnotify) works(args ...string) {
 	}
 }
 
+// notes wants a command to succeed and to say something all the same.
+func (n *podnotify) notes(want string, args ...string) {
+	n.t.Helper()
+	if code, out, errs := n.command(args...); code != 0 || out != "" || !strings.Contains(errs, want) {
+		n.t.Errorf("podnotify %s ends with %d and says %q, want 0 and %q", strings.Join(args, " "), code, out+errs, want)
+	}
+}
+
 // TestStopCommand: the daemon ends, run ends with its code, and the command hears
 // of it.
 func TestStopCommand(t *testing.T) {
@@ -245,7 +253,7 @@ func TestReloadCommand(t *testing.T) {
 	t.Run("it says nothing", func(t *testing.T) {
 		t.Parallel()
 		n, dir := begin(t, `touch "$0/reloaded"`)
-		n.works("reload")
+		n.notes("it did not say RELOADING=1 within 1s, so it is not known whether it has reloaded", "reload")
 		eventually(t, "it is reloaded", func() bool { return exists(dir + "/reloaded") })
 		n.expect("/readyz", 200)
 	})
@@ -270,6 +278,33 @@ func TestReloadCommand(t *testing.T) {
 		n.untilPhase("reloading")
 		touch(t, dir+"/go")
 		n.untilPhase("ready")
+	})
+	t.Run("it says so late", func(t *testing.T) {
+		t.Parallel()
+		n, dir := begin(t, `until [ -e "$0/go" ]; do sleep 0.02; done; `+notify+` RELOADING=1; `+notify+` --ready`)
+		n.notes("it did not say RELOADING=1 within 1s", "reload")
+		touch(t, dir+"/go")
+		eventually(t, "it reloads", func() bool { return n.transitions()[change{"reloading", "ready"}] == 1 })
+	})
+	t.Run("it is starting", func(t *testing.T) { // and has not caught the signal yet
+		t.Parallel()
+		n := scripted(t, []string{"--expect", "notify", "--signals-reload", "HUP"}, "wait;exit 4")
+		n.untilPhase("starting")
+		n.fails("cannot reload service d: it is starting, and the signal could end it", "reload")
+		n.untilPhase("starting")
+	})
+	t.Run("it is paused", func(t *testing.T) {
+		t.Parallel()
+		n, dir := begin(t, `touch "$0/reloaded"`)
+		main := n.mainPID("d")
+		signal(t, hold(t, main), unix.SIGSTOP)
+		n.untilBody("/readyz", 503, "paused")
+		n.fails(fmt.Sprintf("cannot reload service d: process %d is stopped by a signal; kill -CONT %d continues it", main, main), "reload")
+		signal(t, hold(t, main), unix.SIGCONT)
+		n.untilBody("/readyz", 200, "ok")
+		if exists(dir + "/reloaded") {
+			t.Error("it has reloaded")
+		}
 	})
 	t.Run("it takes too long", func(t *testing.T) {
 		t.Parallel()

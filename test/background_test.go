@@ -176,7 +176,7 @@ func TestBackgroundDaemons(t *testing.T) {
 func TestBackground(t *testing.T) {
 	t.Parallel()
 	prog := compile(t, "background", "-static")
-	for _, tt := range []struct{ forks, expect string }{{"1", "fork"}, {"-1", "fork"}, {"2", "daemon"}, {"-2", "daemon"}, {"2", "pidfile"}, {"0", "pidfile"}, {"-3", "pidfile"}} {
+	for _, tt := range []struct{ forks, expect string }{{"1", "fork"}, {"-1", "fork"}, {"2", "daemon"}, {"-2", "daemon"}, {"=2", "daemon"}, {"2", "pidfile"}, {"0", "pidfile"}, {"-3", "pidfile"}} {
 		t.Run(tt.forks+"/"+tt.expect, func(t *testing.T) {
 			t.Parallel()
 			for range 10 {
@@ -284,6 +284,7 @@ func TestBackgroundWrongCount(t *testing.T) {
 		{"0", "daemon", false, "no fork was seen: it stays in the foreground"},
 		{"1", "daemon", false, "1 fork was seen where 2 are expected; expect: fork would fit"},
 		{"2", "fork", true, "expect: daemon would fit"},
+		{"=2", "fork", true, "expect: daemon would fit"},
 		{"3", "fork", true, "3 forks were seen where expect: fork expects 1; expect: pidfile would fit"},
 		{"3", "daemon", true, "3 forks were seen where expect: daemon expects 2; expect: pidfile would fit"},
 	} {

@@ -25,7 +25,7 @@ Flags:
       --address string   URL or HOST:PORT of podnotify (default $PODNOTIFY_ADDRESS, else ` + ask.DefaultAddress + `)
       --fail-open        count it as yes if podnotify refuses, resets or does not answer in time
   -h, --help             help for podnotify-healthcheck
-      --service string   ask about one service, by default about all
+      --service string   ask about one service (default $PODNOTIFY_SERVICE, else all)
       --wait duration    ask again for so long until the answer is yes
 `
 
@@ -45,6 +45,9 @@ func run(args []string, variable string, stdout, stderr io.Writer) int {
 		_, _ = io.WriteString(stdout, usage)
 		return 0
 	default:
+		if c.Service == "" && c.Question != "bound" {
+			c.Service = os.Getenv("PODNOTIFY_SERVICE")
+		}
 		line, yes, err = c.Run(variable)
 	}
 	if err != nil {

@@ -135,7 +135,12 @@ The container is named by NAMESPACE/POD/CONTAINER or by its id.`,
 				if err != nil {
 					return err
 				}
-				if err := control.Do(c.Context(), path, verb, args); err != nil {
+				err = control.Do(c.Context(), path, verb, args)
+				if note, ok := errors.AsType[control.Note](err); ok {
+					fmt.Fprintf(a.stderr, "podnotify-node: %s\n", note)
+					return nil
+				}
+				if err != nil {
 					return exit(exitFailed, err)
 				}
 				return nil
@@ -147,7 +152,8 @@ The container is named by NAMESPACE/POD/CONTAINER or by its id.`,
 	}
 	reload := act("reload", "Have a daemon reload", `
 Send signals.reload to the main process of a container, and wait until it has
-reloaded, if it tells: RELOADING=1 and READY=1 after it.`)
+reloaded, if it tells: RELOADING=1 within a second, and READY=1 after it. That it
+did not tell is said, and is no failure.`)
 	stop := act("stop", "End a daemon", `
 Send signals.kill to the main process of a container, SIGKILL after timeouts.stop,
 and wait for its end. It is not respawned by podnotify-node; kubelet may do so.`)

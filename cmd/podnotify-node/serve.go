@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os/signal"
@@ -21,10 +22,9 @@ import (
 	"github.com/podnotify/podnotify/internal/metrics"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/rundir"
+	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar"
-
-	"log/slog"
 )
 
 // maxConnections bounds the probe port: kubelet asks for every container of the node,
@@ -121,6 +121,17 @@ func serve(ctx context.Context, cfg config.NodeConfig, log *slog.Logger) error {
 		<-ctx.Done()
 		return server.Close()
 	})
+	tell("READY=1")
+	defer tell("STOPPING=1")
 	log.Info("answering", "address", port.Addr().String(), "run_dir", dir.Path, "notify_socket", node.Env(), "version", version)
 	return g.Wait()
+}
+
+// tell tells systemd: with Type=notify the sockets are bound before anything starts
+// that is ordered after us. Without systemd it does nothing.
+func tell(word string) {
+	if s, err := notify.FromEnv(); err == nil && s != nil {
+		_ = s.Send(word) // nobody has to listen
+		s.Close()
+	}
 }

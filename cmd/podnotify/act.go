@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -33,7 +34,12 @@ func (a *app) ask(c *cobra.Command, wait time.Duration, verb string, args url.Va
 		ctx, cancel = context.WithTimeout(ctx, wait)
 		defer cancel()
 	}
-	if err := control.Do(ctx, filepath.Join(dir, "control"), verb, args); err != nil {
+	err = control.Do(ctx, filepath.Join(dir, "control"), verb, args)
+	if note, ok := errors.AsType[control.Note](err); ok {
+		fmt.Fprintf(a.stderr, "podnotify: %s\n", note)
+		return nil
+	}
+	if err != nil {
 		return exit(exitFailed, err)
 	}
 	return nil
@@ -87,7 +93,9 @@ func newActCommands(a *app) []*cobra.Command {
 		return c
 	}
 	reload := act("reload", "Have a daemon reload", `Send signals.reload to the main process of a service, and wait until it has
-reloaded, if it tells: RELOADING=1 and READY=1 after it.`)
+reloaded, if it tells: RELOADING=1 within a second, and READY=1 after it. That it
+did not tell is said, and is no failure. A service that is starting or stopped by a
+signal is not reloaded.`)
 	stop := act("stop", "End a daemon", `Send signals.kill to the main process of a service, SIGKILL after timeouts.stop,
 and wait for its end. It is not respawned by podnotify, also if it has ended and is
 about to be; a platform may do so.`)

@@ -25,6 +25,9 @@ seconds should use that.`,
 			if len(args) == 1 {
 				check.Question = args[0]
 			}
+			if check.Service == "" && check.Question != "bound" {
+				check.Service = a.getenv("PODNOTIFY_SERVICE")
+			}
 			line, yes, err := check.Run(a.getenv("PODNOTIFY_ADDRESS"))
 			if err != nil {
 				return exit(exitFailed, err)
@@ -38,7 +41,7 @@ seconds should use that.`,
 	}
 	failUsage(c, exitFailed)
 	addAddressFlag(c, &check.Address)
-	c.Flags().StringVar(&check.Service, "service", "", "ask about one service, by default about all")
+	c.Flags().StringVar(&check.Service, "service", "", "ask about one service (default $PODNOTIFY_SERVICE, else all)")
 	c.Flags().DurationVar(&check.Wait, "wait", 0, "ask again for so long until the answer is yes")
 	c.Flags().BoolVar(&check.FailOpen, "fail-open", false, "count it as yes if podnotify refuses, resets or does not answer in time")
 	return c

@@ -107,19 +107,20 @@ func settled(ctx context.Context, s Service, done func(*lifecycle.Snapshot) bool
 	return nil
 }
 
+// moment is how long a daemon that is to reload may take to say that it does. Many
+// never tell: then it is not known whether it has reloaded, and that is said.
+const moment = time.Second
+
 func reload(ctx context.Context, s Service, args url.Values) error {
 	before := s.Look()
 	if err := s.Reload(); err != nil || args.Get("no-wait") != "" {
 		return err
 	}
-	// A daemon that does not tell is given a moment to begin, as upstart gives
-	// it none at all.
-	const moment = time.Second
 	begin, cancel := context.WithTimeout(ctx, moment)
 	defer cancel()
 	over := func(n *lifecycle.Snapshot) bool { return n.Main != before.Main || n.Phase == lifecycle.Stopping }
 	if settled(begin, s, func(n *lifecycle.Snapshot) bool { return n.Reload.Began || over(n) }) != nil {
-		return nil
+		return Note(fmt.Sprintf("signals.reload was sent to service %s; it did not say RELOADING=1 within %v, so it is not known whether it has reloaded", s.Name(), moment))
 	}
 	if err := settled(ctx, s, func(n *lifecycle.Snapshot) bool { return n.Reload.Done || n.ReloadLate || over(n) }); err != nil {
 		return err

@@ -19,9 +19,13 @@ import (
 const maxAnswer = 16 << 20
 
 // Do runs one verb on the podnotify that listens at path and waits for it. The
-// error says what that podnotify says, or why it cannot be reached.
+// error says what that podnotify says, or why it cannot be reached; it is a Note
+// if the verb was done.
 func Do(ctx context.Context, path, verb string, args url.Values) error {
 	code, body, err := ask(ctx, path, "POST", prefix+url.PathEscape(verb), args.Encode())
+	if said := strings.TrimSpace(string(body)); err == nil && code == http.StatusOK && said != done {
+		return Note(said)
+	}
 	if err == nil && code != http.StatusOK {
 		err = errors.New(strings.TrimSpace(string(body)))
 	}

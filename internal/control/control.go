@@ -25,10 +25,19 @@ import (
 // arguments; its error is shown to who asked. ctx ends when they hang up.
 type Verb func(ctx context.Context, args url.Values) error
 
+// Note is what there is to say of a verb that did what it could. It is returned as an
+// error, and is none to who asked.
+type Note string
+
+func (n Note) Error() string { return string(n) }
+
 // Verbs are the verbs there are, by the word in POST /control/WORD.
 type Verbs map[string]Verb
 
 const prefix = "/control/"
+
+// done is the answer of a verb of which there is nothing to say.
+const done = "ok"
 
 // maxForm bounds the arguments of a verb, in bytes.
 const maxForm = 64 << 10
@@ -56,12 +65,17 @@ func Handler(read http.Handler, verbs Verbs) http.Handler {
 			refuse(w, http.StatusBadRequest, "cannot read the arguments: "+err.Error())
 			return
 		}
+		answer := done
 		if err := verb(r.Context(), r.Form); err != nil {
-			refuse(w, http.StatusInternalServerError, err.Error())
-			return
+			note, ok := errors.AsType[Note](err)
+			if !ok {
+				refuse(w, http.StatusInternalServerError, err.Error())
+				return
+			}
+			answer = probes.Escape(note.Error())
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write([]byte("ok"))
+		_, _ = w.Write([]byte(answer))
 	})
 }
 

@@ -4,7 +4,8 @@
    into the PID file and waits for SIGTERM: then it ends with code 7. On HUP it
    writes "HUP" to standard output. With FORKS 0 it stays in the foreground. With
    a minus before FORKS each parent waits until the daemon is set up, as careful
-   ones do. */
+   ones do. With = before it, each parent but the last waits for the end of its
+   child (libdaemon's daemon_fork). */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,12 +35,11 @@ static void term(int sig)
 
 int main(int argc, char **argv)
 {
-	int forks = atoi(argv[1]), careful = argv[1][0] == '-', up[2] = {-1, -1};
+	int careful = argv[1][0] == '-', waits = argv[1][0] == '=', up[2] = {-1, -1};
+	int forks = atoi(argv[1] + (careful || waits));
 
 	signal(SIGHUP, hup);
 	signal(SIGTERM, term);
-	if (careful)
-		forks = -forks;
 	if (pipe(up) < 0)
 		fail("make a pipe");
 	for (int i = 0; i < forks; i++) {
@@ -50,6 +50,9 @@ int main(int argc, char **argv)
 			fail("fork");
 		if (pid > 0) {
 			close(up[1]);
+			if (waits && i < forks - 1)
+				while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+					;
 			if (careful)
 				while (read(up[0], &c, 1) < 0 && errno == EINTR)
 					;

@@ -63,6 +63,7 @@ var kubeletConfig string
 func New(t testing.TB) *Cluster {
 	t.Helper()
 	began := time.Now()
+	machine.NeedRoot(t)
 	etcd := machine.Need(t, "etcd", "etcd-server")
 	dnsmasq := machine.Need(t, "dnsmasq", "dnsmasq-base")
 	machine.Need(t, "iptables", "iptables")

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/podnotify/podnotify/test/e2e/machine"
@@ -12,11 +13,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helmProgram is where make e2e has built it, or any.
+// helmProgram is the one that make e2e has built, or any.
 func helmProgram(t *testing.T) string {
 	t.Helper()
 	if helm := os.Getenv("HELM"); helm != "" {
 		return helm
 	}
-	return machine.Need(t, "helm", "nothing in Debian 12: run make e2e, which builds it")
+	helm, err := exec.LookPath("helm")
+	if err != nil {
+		machine.Lacking(t, "missing helm; make e2e builds it, HELM names it")
+	}
+	return helm
 }

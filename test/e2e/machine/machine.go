@@ -60,9 +60,7 @@ type namespace struct{ fd, kind int }
 func New(t testing.TB) *Machine {
 	t.Helper()
 	Need(t, "ip", "iproute2")
-	if os.Geteuid() != 0 {
-		Lacking(t, "missing uid 0, to make namespaces; run as root")
-	}
+	NeedRoot(t)
 	m, err := start()
 	if err != nil {
 		t.Fatal("cannot make a machine: ", err)
@@ -260,6 +258,14 @@ func Need(t testing.TB, program, debian string) string {
 		Lacking(t, fmt.Sprintf("missing %s; apt-get install %s", program, debian))
 	}
 	return path
+}
+
+// NeedRoot is Need for uid 0.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Lacking(t, "missing uid 0, to make namespaces; run as root")
+	}
 }
 
 // Lacking skips or fails the test, see Need.

@@ -71,9 +71,7 @@ func victim(dir string) {
 
 // However the test ends, nothing stays.
 func TestKilled(t *testing.T) {
-	if os.Geteuid() != 0 {
-		machine.Lacking(t, "missing uid 0, to make namespaces; run as root")
-	}
+	machine.NeedRoot(t)
 	for _, signal := range []string{"KILL", "INT", "TERM"} {
 		t.Run(signal, func(t *testing.T) {
 			cmd, scratch := startVictim(t)

@@ -65,6 +65,9 @@ func (p *Program) Start(t testing.TB, ready func(context.Context) error) {
 	}
 }
 
+// PID is its number outside of the machine.
+func (p *Program) PID() int { return p.cmd.Process.Pid }
+
 // Ended says whether it has, by itself or by Stop.
 func (p *Program) Ended() bool {
 	select {

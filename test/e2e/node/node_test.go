@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // host is a machine with containerd, the images, and a podnotify-node.
 type host struct {
-	*testing.T
+	testing.TB
 	*machine.Machine
 	containerd *containerd.Containerd
 	agent      *machine.Program // podnotify-node
@@ -51,13 +51,13 @@ type host struct {
 	run        string // its run-dir
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
-	for program, debian := range map[string]string{"redis-server": "redis-server", "named": "bind9", "haproxy": "haproxy", "mosquitto": "mosquitto"} {
+	for program, debian := range map[string]string{"setpriv": "util-linux", "redis-server": "redis-server", "named": "bind9", "haproxy": "haproxy", "mosquitto": "mosquitto"} {
 		machine.Need(t, program, debian)
 	}
 	m := machine.New(t)
-	h := &host{T: t, Machine: m, containerd: containerd.Start(t, m), client: m.HTTP()}
+	h := &host{TB: t, Machine: m, containerd: containerd.Start(t, m), client: m.HTTP()}
 	h.program, h.run = filepath.Join(m.Dir, "podnotify-node"), filepath.Join(m.Dir, "run")
 	if err := image.Build(h.program, "../../..", "./cmd/podnotify-node"); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ options {
 };
 controls { };
 `))
-	i.File("/d/haproxy.cfg", 0o644, []byte(`
+	i.File("/etc/haproxy.cfg", 0o644, []byte(`
 global
 	maxconn 16
 	nbthread 1
@@ -105,7 +105,9 @@ log_dest stderr
 		t.Fatal(err)
 	}
 	h.containerd.Import(t, archive, space, "k8s.io")
-	h.agent = m.Run(t, "podnotify-node", h.watches, h.program, "--run-dir", h.run, "--listen", address,
+	// With no privilege but those that examples/node gives it.
+	h.agent = m.Run(t, "podnotify-node", h.watches, "setpriv", "--bounding-set=-all,+kill", "--inh-caps=-all", "--no-new-privs",
+		h.program, "--run-dir", h.run, "--listen", address,
 		"--containerd", h.containerd.Address, "--namespaces", space+",k8s.io", "--log-format", "text")
 	return h
 }
@@ -171,8 +173,8 @@ type status struct {
 		Code           *int
 		Signal, Reason string
 	}
-	SignalPermitted *bool
-	Warnings        []string
+	Warnings []string
+	Counters struct{ Dropped map[string]int }
 }
 
 func (h *host) status(name string) (s status) {
@@ -226,7 +228,7 @@ func (h *host) task(id string) int {
 // kill sends a signal to a process of the machine.
 func (h *host) kill(sig string, pid int) {
 	h.Helper()
-	h.Output(h.T, "kill", "-"+sig, strconv.Itoa(pid))
+	h.Machine.Output(h.TB, "kill", "-"+sig, strconv.Itoa(pid))
 }
 
 // command runs podnotify-node to its end.
@@ -238,7 +240,7 @@ func (h *host) command(args ...string) (string, error) {
 
 func (h *host) inner(pid int) string {
 	h.Helper()
-	for line := range strings.Lines(h.Output(h.T, "cat", fmt.Sprintf("/proc/%d/status", pid))) {
+	for line := range strings.Lines(h.Machine.Output(h.TB, "cat", fmt.Sprintf("/proc/%d/status", pid))) {
 		if v, ok := strings.CutPrefix(line, "NStgid:"); ok {
 			return strings.Join(strings.Fields(v), " ")
 		}
@@ -253,7 +255,7 @@ func TestContainers(t *testing.T) {
 	argv := map[string][]string{
 		"redis":     {"redis-server", "--supervised", "systemd", "--save", "", "--dir", "/d", "--port", "0", "--unixsocket", "/d/redis.sock"},
 		"named":     {"named", "-f", "-n", "1", "-c", "/d/named.conf"},
-		"haproxy":   {"haproxy", "-Ws", "-p", "/d/haproxy.pid", "-f", "/d/haproxy.cfg"},
+		"haproxy":   {"haproxy", "-Ws", "-p", "/d/haproxy.pid", "-f", "/etc/haproxy.cfg"},
 		"mosquitto": {"mosquitto", "-c", "/d/mosquitto.conf"},
 		"mydaemon":  {"/mydaemon"},
 	}
@@ -290,6 +292,15 @@ func TestContainers(t *testing.T) {
 		t.Errorf("podnotify-node status: %v\n%s", err, out)
 	}
 	t.Log("\n" + out)
+
+	// A container may have a socket of its own, by whose path it is known.
+	if err := os.Mkdir(filepath.Join(h.run, "own"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pids["own"] = h.plain("own", []string{"expect=notify"}, []string{"--mount", "type=bind,src=" + h.run + "/own,dst=/own,options=rbind:ro", "--env", "NOTIFY_SOCKET=/own/notify"},
+		"dash", "-c", "until [ -S /own/notify ]; do :; done; exec /mydaemon")
+	argv["own"] = nil
+	all()
 
 	// A restart adopts all of them: nobody has to say it again.
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
@@ -433,6 +444,7 @@ func TestPod(t *testing.T) {
 	r := cri.Connect(t, h.Machine, h.containerd.Address)
 	p := r.Pod(t, "web", false, map[string]string{
 		"podnotify.io/redis.expect":            "notify",
+		"podnotify.io/haproxy.expect":          "notify",
 		"podnotify.io/mydaemon.expect":         "notify",
 		"podnotify.io/mydaemon.signals.reload": "HUP",
 		"podnotify.io/stops.expect":            "stop",
@@ -459,7 +471,12 @@ func TestPod(t *testing.T) {
 		t.Errorf("/metrics has no mydaemon:\n%s", body)
 	}
 
-	// MAINPID is written in the daemon's own numbers: redis says 1.
+	// MAINPID is written in the daemon's own numbers: haproxy says 1.
+	haproxy := start("haproxy", nil, "haproxy", "-Ws", "-p", "/d/haproxy.pid", "-f", "/etc/haproxy.cfg")
+	h.until("/readyz/default/web/haproxy", 200)
+	if s := h.status("default/web/haproxy"); s.Main.PID != p.PID(haproxy) || s.Main.InnerPID != 1 || s.Counters.Dropped["bad-MAINPID"] > 0 || len(s.Warnings) > 0 {
+		t.Errorf("haproxy is %+v, want process %d", s, p.PID(haproxy))
+	}
 	redis := start("redis", nil, "redis-server", "--supervised", "systemd", "--save", "", "--dir", "/d", "--port", "0", "--unixsocket", "/d/s")
 	h.until("/readyz/default/web/redis", 200)
 	if s := h.status("default/web/redis"); s.Main.PID != p.PID(redis) || len(s.Warnings) > 0 {
