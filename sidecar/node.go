@@ -591,7 +591,7 @@ func (t *Tenant) Started(pid int) error {
 	early := err == nil && runtimes(st.Comm)
 	s.hear()
 	defer s.mu.Unlock()
-	if s.closed || s.cfg.Process != nil || s.cfg.Policy.Expect == lifecycle.ExpectPIDFile || s.m.Main() != (lifecycle.ProcID{}) {
+	if s.closed || s.cfg.Process != nil || s.m.Main() != (lifecycle.ProcID{}) {
 		h.Close()
 	} else {
 		s.elected = true

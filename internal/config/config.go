@@ -336,6 +336,9 @@ func (l *loader) check(s *service, values layers) {
 	case l.mode == Node && (e == lifecycle.ExpectFork || e == lifecycle.ExpectDaemon):
 		fail("expect", "a container ends with its first process, and podnotify-node is not the parent that could follow a fork",
 			"keep the daemon in the foreground, or start it by podnotify run")
+	case l.mode == Node && e == lifecycle.ExpectPIDFile:
+		fail("expect", "podnotify-node reads no file in a container, which its owner could have point anywhere",
+			"use notify or none, or podnotify sidecar")
 	case l.mode == Sidecar && (e == lifecycle.ExpectFork || e == lifecycle.ExpectDaemon):
 		fail("expect", "a container ends with its first process, and a sidecar is not the parent that could follow a fork",
 			"keep the daemon in the foreground, or start it by podnotify run")

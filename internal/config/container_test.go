@@ -30,6 +30,7 @@ func TestContainerRefuses(t *testing.T) {
 	}{
 		`cannot use expct (from label podnotify.io/expct): there is no such key; did you mean expect?`:      {map[string]string{"expct": "stop"}, false},
 		`cannot use expect "fork" (from label podnotify.io/expect): a container ends with its first`:        {map[string]string{"expect": "fork"}, false},
+		`cannot use expect "pidfile" (from label podnotify.io/expect): podnotify-node reads no file`:        {map[string]string{"expect": "pidfile", "select.pidfile": "/etc/shadow"}, false},
 		`cannot use timeouts.start "soon" (from label podnotify.io/timeouts.start)`:                         {map[string]string{"timeouts.start": "soon"}, false},
 		`cannot use respawn.mode "containerd" (from label podnotify.io/respawn.mode): the container is kub`: {map[string]string{"respawn.mode": "containerd"}, true},
 		`cannot use respawn.mode "exec" (from label podnotify.io/respawn.mode): only who has started`:       {map[string]string{"respawn.mode": "exec"}, false},
