@@ -183,12 +183,9 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 func (n *Node) hear(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		if err := n.ln.Wait(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("cannot receive for this node: %w", err)
+			return unlessDone(ctx, fmt.Errorf("cannot receive for this node: %w", err))
 		}
 		for again := true; again; {
 			var err error
@@ -197,6 +194,7 @@ func (n *Node) hear(ctx context.Context) error {
 			}
 		}
 	}
+	return nil
 }
 
 func (n *Node) drain(most int) (again bool, err error) {

@@ -85,18 +85,18 @@ func serve(ctx context.Context, cfg config.NodeConfig, log *slog.Logger) error {
 	// Run ends what was made from here on.
 	state, err := journal.Open(dir.State(), proc.Proc, log)
 	if err != nil {
-		node.Close()
+		_ = node.Close() // the other error is the one to tell
 		return err
 	}
 	defer state.Close()
 	port, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		node.Close()
+		_ = node.Close() // the other error is the one to tell
 		return fmt.Errorf("cannot listen on %s: %w; choose another with --listen", cfg.Listen, err)
 	}
 	acts, err := control.Listen(dir.Control())
 	if err != nil {
-		node.Close()
+		_ = node.Close() // the other error is the one to tell
 		port.Close()
 		return err
 	}

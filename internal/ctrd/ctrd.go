@@ -128,7 +128,7 @@ func (c *Client) watch(ctx context.Context, h Handler) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()          // nothing hangs on it
 	if _, err := d.Version(ctx); err != nil { // the stream alone would wait
 		return err
 	}
@@ -226,7 +226,8 @@ func (c *Client) event(ctx context.Context, d *client.Client, h Handler, e *bus.
 	}
 	v, err := typeurl.UnmarshalAny(e.Event)
 	if err != nil {
-		return nil // of a version to come
+		c.Log.Debug("an event of containerd cannot be read", "topic", e.Topic, "error", err) // of a version to come
+		v = nil
 	}
 	key := func(id string) Key { return Key{e.Namespace, id} }
 	ctx = namespaces.WithNamespace(ctx, e.Namespace)
@@ -398,7 +399,7 @@ func (c *Client) respawn(ctx context.Context, k Key) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // nothing hangs on it
 	ctr, err := d.LoadContainer(ctx, k.ID)
 	if err != nil {
 		return err
