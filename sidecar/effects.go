@@ -196,7 +196,11 @@ func (s *Service) signal(p *person, sig unix.Signal) {
 
 // send is signal when its turn has come.
 func (s *Service) send(p *person, h *proc.Handle, sig unix.Signal) {
-	err := h.Signal(sig)
+	deliver := h.Signal
+	if sig == unix.SIGKILL { // with the others of its group: nobody is left to end them
+		deliver = h.SignalGroup
+	}
+	err := deliver(sig)
 	s.log.Debug("signal sent", "pid", p.id.PID, "signal", unix.SignalName(sig), "error", err)
 	if err == nil {
 		return

@@ -841,6 +841,9 @@ func (s *Service) Respawn() error {
 // SIGTERM that follows reaches it. The podnotify that comes back, if it was only
 // podnotify that was told to go, finds it as it was.
 func (s *Service) Prestop() {
+	if s.callOff() { // what we would start again is not started into the end
+		return
+	}
 	s.announce(lifecycle.Event{Kind: lifecycle.StopAsked, Number: lifecycle.Leaving})
 }
 

@@ -91,6 +91,18 @@ func TestStopCommand(t *testing.T) {
 			t.Errorf("exit code %d, want 137", code)
 		}
 	})
+	t.Run("killed with its group", func(t *testing.T) { // and the rest is not waited for once more
+		t.Parallel()
+		n := (*pod)(nil).supervised(t, order{}, []string{"--service", "d", "--expect", "none", "--timeouts-stop", "1s"}, "sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000 & wait")
+		eventually(t, "it has children", func() bool { return len(n.family()) == 3 })
+		n.works("stop")
+		if code := n.exit(); code != 137 {
+			t.Errorf("exit code %d, want 137", code)
+		}
+		if strings.Contains(n.stderr.String(), "killing what the daemon left behind") {
+			t.Error("its group was not killed with it")
+		}
+	})
 	t.Run("not waited for", func(t *testing.T) {
 		t.Parallel()
 		dir := tempDir(t)

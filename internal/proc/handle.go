@@ -371,14 +371,16 @@ func (h *Handle) openStat() error {
 // The error is ErrGone if the process has been reaped, ErrInvisible if it has no
 // number here, ErrNotPermitted if our user may not: then the text says which
 // user ids are in the way.
-func (h *Handle) Signal(sig unix.Signal) error {
-	if err := h.signal(sig); err != nil {
+func (h *Handle) Signal(sig unix.Signal) error { return h.signalBy(sig, h.send) }
+
+func (h *Handle) signalBy(sig unix.Signal, send func(unix.Signal) error) error {
+	if err := h.signal(sig, send); err != nil {
 		return fmt.Errorf("cannot send %s to process %v: %w", name(sig), h.id, err)
 	}
 	return nil
 }
 
-func (h *Handle) signal(sig unix.Signal) error {
+func (h *Handle) signal(sig unix.Signal, send func(unix.Signal) error) error {
 	switch h.id.PID {
 	case 0:
 		return ErrInvisible
@@ -387,7 +389,7 @@ func (h *Handle) signal(sig unix.Signal) error {
 	case os.Getpid():
 		return errors.New("that is this process itself")
 	}
-	switch err := h.send(sig); err {
+	switch err := send(sig); err {
 	case nil:
 		return nil
 	case unix.ESRCH:
