@@ -114,7 +114,7 @@ func TestAnswers(t *testing.T) {
 		{name: "triggered", look: with(func(n *lifecycle.Snapshot) { n.Triggered = true }), fails: r | l, check: "watchdog", reason: "WATCHDOG=trigger"},
 		{name: "stopping", look: with(func(n *lifecycle.Snapshot) { n.Phase, n.StopSaid = lifecycle.Stopping, true }), fails: r, check: "stopping", reason: "STOPPING=1"},
 		{name: "stop late", look: with(func(n *lifecycle.Snapshot) { n.Phase, n.StopLate = lifecycle.Stopping, true }), fails: r | l, check: "stopping", reason: "still stopping"},
-		{name: "respawn limit", look: with(func(n *lifecycle.Snapshot) { n.LimitHit, n.Respawns = true, 11 }), fails: r, check: "respawn", reason: "11 times"},
+		{name: "respawn limit", look: with(func(n *lifecycle.Snapshot) { n.LimitHit, n.Respawns = true, 11 }), fails: r, check: "respawn", reason: "10 times"},
 		{name: "unknown", look: with(func(n *lifecycle.Snapshot) { n.Unknown = true }), fails: r, check: "unknown", reason: "not known whether it is ready"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

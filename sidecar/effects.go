@@ -3,15 +3,18 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
@@ -105,11 +108,55 @@ func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
 				level = slog.LevelWarn
 			}
 		}
+		if snap.Status != "" { // its last words
+			args = append(args, "status", snap.Status)
+		}
+		if snap.Errno != 0 {
+			args = append(args, "errno", errnoText(snap.Errno))
+		}
+		if r := s.cfg.Policy.Respawn; s.m.ComesBack() {
+			respawn := strconv.Itoa(s.m.Counted())
+			if r.Limit > 0 && r.Interval > 0 {
+				respawn += fmt.Sprintf(" of %d within %v", r.Limit, r.Interval)
+			}
+			args = append(args, "respawn", respawn, "respawn_in", max(0, snap.RespawnAt.Sub(snap.Since)).String())
+		}
 	}
 	if snap.Main != (lifecycle.ProcID{}) {
 		args = append(args, "pid", snap.Main.PID)
 	}
 	s.say(level, msg, args...)
+}
+
+// notable logs what has come to be known beside the phase, each once when it changes.
+func (s *Service) notable(before lifecycle.Notable, e lifecycle.Event) {
+	now := s.m.Notable()
+	switch {
+	case now.Paused && !before.Paused:
+		s.say(slog.LevelWarn, "daemon is paused", "reason", s.reason("paused"))
+	case before.Paused && !now.Paused && e.Kind == lifecycle.Continued:
+		s.say(slog.LevelInfo, "daemon runs again", "pid", e.Who.PID)
+	}
+	if now.Errno != before.Errno && now.Errno != 0 {
+		s.tell("errno", "the daemon reported errno "+errnoText(now.Errno))
+	}
+	if now.LimitHit && !before.LimitHit {
+		s.say(slog.LevelError, "respawned too fast, stopped", "reason", s.reason("respawn"))
+	}
+}
+
+// reason is why a check fails.
+func (s *Service) reason(check string) string {
+	n := s.m.Snapshot()
+	n.Facts = s.facts
+	return n.Reason(&s.cfg.Policy, check)
+}
+
+func errnoText(n int) string {
+	if name := notify.ErrnoName(n); name != "" {
+		return fmt.Sprintf("%d (%s)", n, name)
+	}
+	return strconv.Itoa(n)
 }
 
 // overdue logs the time-outs that have passed since before, each with what its check
@@ -288,6 +335,39 @@ func (s *Service) restartContainer(main lifecycle.ProcID) {
 	})
 }
 
+// gateSilence is how long the log says nothing of a gate that is shut.
+const gateSilence = time.Second
+
+// knocked takes note of how an attempt at the gate ended, and reports whether it was
+// the last.
+func (s *Service) knocked(who lifecycle.ProcID, err error, tell bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return true
+	}
+	if err == nil {
+		s.facts.Gate = ""
+		s.apply(lifecycle.Event{Kind: lifecycle.Opened, Who: who})
+		s.settle()
+		return true
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err // "connection refused" without "connect:"
+	}
+	if text := s.cfg.Gate + ": " + err.Error(); text != s.facts.Gate {
+		s.facts.Gate = text
+		s.stale.Store(true)
+	}
+	if tell {
+		s.tell("gate", "the daemon says that it is ready, and gate.tcp has not accepted a connection yet: "+s.facts.Gate)
+	}
+	return false
+}
+
 // knock tries the gate until it accepts once, for as long as who is the main
 // process.
 func (s *Service) knock(who lifecycle.ProcID) {
@@ -299,15 +379,13 @@ func (s *Service) knock(who lifecycle.ProcID) {
 	s.ends.Go(func() {
 		defer cancel()
 		dialer := net.Dialer{Timeout: time.Second}
+		began := s.now()
 		for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-			if c, err := dialer.DialContext(ctx, "tcp", s.cfg.Gate); err == nil {
+			c, err := dialer.DialContext(ctx, "tcp", s.cfg.Gate)
+			if err == nil {
 				c.Close()
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if !s.closed {
-					s.apply(lifecycle.Event{Kind: lifecycle.Opened, Who: who})
-					s.settle()
-				}
+			}
+			if s.knocked(who, err, ctx.Err() == nil && s.now().Sub(began) > gateSilence) {
 				return
 			}
 			select {

@@ -324,7 +324,7 @@ func (s *Service) catchUp() { _, _ = s.drain(backlog) }
 // is held.
 func (s *Service) apply(e lifecycle.Event) {
 	now := s.now()
-	from, exit, back := s.m.Phase(), s.m.LastExit(), s.m.ComesBack()
+	from, exit, back, before := s.m.Phase(), s.m.LastExit(), s.m.ComesBack(), s.m.Notable()
 	switch e.Kind {
 	case lifecycle.Found, lifecycle.MainPID:
 		e.Missed = s.missed(e.Who)
@@ -358,6 +358,9 @@ func (s *Service) apply(e lifecycle.Event) {
 		}
 	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it
 		s.say(slog.LevelInfo, "how the daemon ended is known", "exit", x.String())
+	}
+	if s.m.Notable() != before {
+		s.notable(before, e)
 	}
 	s.stale.Store(true)
 }

@@ -323,3 +323,30 @@ func TestRespawnClears(t *testing.T) {
 		}
 	}
 }
+
+// TestRespawnSignalLimit: in a sidecar, too, it is not tried for ever, and the check
+// shows.
+func TestRespawnSignalLimit(t *testing.T) {
+	t.Parallel()
+	p := newPod(t)
+	n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "notify", "--respawn-mode", "signal", "--respawn-limit", "2", "--respawn-interval", "10m",
+		"--policy-start-timeout", "not-live", "--timeouts-start", "300ms", "--timeouts-stop", "300ms")
+	for range 2 { // ended by podnotify, brought back by the platform
+		if code := n.daemon("d", "send STATUS=slow;sleep 1h", nobody).exit(); code != 137 {
+			t.Errorf("the daemon ends with %d, want 137", code)
+		}
+	}
+	d := n.daemon("d", "send STATUS=slow;await "+tempDir(t)+"/never", nobody)
+	eventually(t, "the respawn check fails", func() bool {
+		return strings.HasPrefix(n.status("d").reason("respawn"), "respawned 2 times within 10m0s, not tried again")
+	})
+	n.says(tooFast)
+	if d.over() {
+		t.Error("it is tried again")
+	}
+	n.works("respawn")
+	d.exit()
+	if r := n.status("d").reason("respawn"); r != "" {
+		t.Errorf("after podnotify respawn: %s", r)
+	}
+}

@@ -93,7 +93,6 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 		exit, err := daemon.Run(ctx, turns)
 		code = exit.Status()
 		if snap := service.Look(); err == nil && snap.LimitHit {
-			log.Error("respawned too fast, stopped", "respawns", snap.Respawns)
 			code = max(code, 1)
 		}
 		return err

@@ -92,6 +92,19 @@ func (m *Machine) Halted() bool {
 	return m.s.Paused || m.s.Owed != (ProcID{}) && m.s.Owed == m.s.Main
 }
 
+// Notable is what the log tells of beside the phase.
+type Notable struct {
+	Paused   bool
+	LimitHit bool
+	Errno    int
+}
+
+// Notable returns what is notable now. It allocates nothing.
+func (m *Machine) Notable() Notable { return Notable{m.s.Paused, m.s.LimitHit, m.s.Errno} }
+
+// Counted is how many respawns the current window has, the one that is due included.
+func (m *Machine) Counted() int { return m.pace.count }
+
 // AwaitsStop reports whether a process that stops now would be taken to say
 // that it is ready.
 func (m *Machine) AwaitsStop(now time.Time) bool {

@@ -261,7 +261,11 @@ func checkGate(s *Snapshot, p *Policy) (string, Probe) {
 	if !p.Gate || s.GateOpen {
 		return "", 0
 	}
-	return "gate.tcp has not accepted a connection yet", Startup | Readyz
+	reason := "gate.tcp has not accepted a connection yet"
+	if s.Facts.Gate != "" {
+		reason += ": " + s.Facts.Gate
+	}
+	return reason, Startup | Readyz
 }
 
 func checkReload(s *Snapshot, p *Policy) (string, Probe) {
@@ -318,11 +322,12 @@ func checkStopping(s *Snapshot, p *Policy) (string, Probe) {
 	return "it was asked to stop", Readyz
 }
 
-func checkRespawn(s *Snapshot, _ *Policy) (string, Probe) {
+func checkRespawn(s *Snapshot, p *Policy) (string, Probe) {
 	if !s.LimitHit {
 		return "", 0
 	}
-	return fmt.Sprintf("respawned %d times too fast, not tried again", s.Respawns), Readyz
+	return fmt.Sprintf("respawned %d times within %v, not tried again; podnotify respawn begins anew, or see respawn.limit and respawn.interval",
+		p.Respawn.Limit, p.Respawn.Interval), Readyz
 }
 
 func checkUnknown(s *Snapshot, p *Policy) (string, Probe) {

@@ -111,7 +111,7 @@ func TestVerdicts(t *testing.T) {
 		{"stopping", "over", standing(Gone, nil), nil, 0, ""},
 
 		{"respawn", "few", standing(Ready, func(s *Snapshot) { s.Respawns = 3 }), nil, 0, ""},
-		{"respawn", "too many", standing(Gone, func(s *Snapshot) { s.LimitHit, s.Respawns = true, 11 }), nil, Readyz, "respawned 11 times"},
+		{"respawn", "too many", standing(Gone, func(s *Snapshot) { s.LimitHit, s.Respawns = true, 11 }), nil, Readyz, "respawned 10 times within 5m0s"},
 
 		{"unknown", "known", standing(Ready, nil), nil, 0, ""},
 		{"unknown", "not known", standing(Ready, func(s *Snapshot) { s.Unknown = true }), nil, Readyz, "not known whether it is ready"},

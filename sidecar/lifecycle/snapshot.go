@@ -80,6 +80,7 @@ type Facts struct {
 	Candidates     []string // what could be the service, when it is not clear which
 	Denied         string   // whom a signal is not permitted to, and the cures
 	ContainerAlive bool     // the container of the last main process lives on without it
+	Gate           string   // what the gate's last knock brought, with the address
 	Refused        uint64   // datagrams whose senders are not admitted
 
 	ErrnoName string // the symbolic name of Snapshot.Errno, if it has one
