@@ -41,7 +41,7 @@ func NewFamily(fs proc.FS) (*Family, error) {
 		return nil, err
 	}
 	f.sampler = stopwatch.NewSampler(f.report)
-	f.sampler.Sleep = stopwatch.Nanosleep
+	f.sampler.Sleep = stopwatch.NewSleep()
 	return f, nil
 }
 

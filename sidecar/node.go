@@ -138,7 +138,7 @@ func NewNode(fs proc.FS, address string, mode fs.FileMode, log *slog.Logger) (*N
 	n.expire = time.AfterFunc(time.Hour, n.forget)
 	n.expire.Stop()
 	n.sampler = stopwatch.NewSampler(n.report)
-	n.sampler.Sleep = stopwatch.Nanosleep
+	n.sampler.Sleep = stopwatch.NewSleep()
 	return n, nil
 }
 

@@ -81,7 +81,7 @@ func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
 		return nil, err
 	}
 	w.sampler = stopwatch.NewSampler(w.report)
-	w.sampler.Sleep = stopwatch.Nanosleep
+	w.sampler.Sleep = stopwatch.NewSleep()
 	w.scan()
 	for _, pid := range w.table.Ancestors(w.self) {
 		w.above[pid] = true

@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/podnotify/podnotify/internal/proc"
-	"golang.org/x/sys/unix"
 )
 
-// The pace of a sampler. A wake-up costs a Go program 50 us or so and the reading
+// The pace of a sampler. A wake-up costs a Go program 30 us or so and the reading
 // of one state letter 1.3 us, so it is the wake-ups that are kept few.
 const (
 	fast   = 1750 * time.Microsecond // while the news is expected any moment
@@ -40,7 +38,7 @@ type Process interface {
 // serve everything.
 type Sampler struct {
 	// Sleep, if not nil, is used between two samples instead of a timer: see
-	// [Nanosleep]. It is not called for more than 9 ms at a time. It is to be set
+	// [NewSleep]. It is not called for more than 9 ms at a time. It is to be set
 	// before Run.
 	Sleep func(time.Duration)
 
@@ -163,23 +161,6 @@ func (s *Sampler) Run(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// Nanosleep sleeps like time.Sleep, for less than half of the processor time when
-// it is called again and again: a timer of the runtime wakes two threads, this
-// system call one. It cannot be cut short, and inside of a testing/synctest bubble
-// it sleeps in real time.
-func Nanosleep(d time.Duration) {
-	if runtime.GOMAXPROCS(0) == 1 {
-		// While we sleep in a system call nobody would look at the network.
-		time.Sleep(d)
-		return
-	}
-	// A goroutine that stays on its processor for 10 ms, be it asleep, is taken
-	// for a hog: the runtime's monitor then wakes up every 20 us to chase it.
-	runtime.Gosched()
-	ts := unix.NsecToTimespec(int64(d))
-	unix.Nanosleep(&ts, nil) // too short, if a signal comes: then we look early
 }
 
 // pause returns the time until the next sample, 0 for none.

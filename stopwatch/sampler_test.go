@@ -261,11 +261,11 @@ func TestSamplerAllocatesNothing(t *testing.T) {
 	}
 }
 
-// running runs a sampler with Nanosleep until the end of the test.
+// running runs a sampler with NewSleep until the end of the test.
 func running(t *testing.T) (*Sampler, <-chan Transition) {
 	got := make(chan Transition, 4096)
 	s := NewSampler(func(tr Transition) { got <- tr })
-	s.Sleep = Nanosleep
+	s.Sleep = NewSleep()
 	run(t, s)
 	return s, got
 }
@@ -417,7 +417,7 @@ func TestNewcomerThatStopsItself(t *testing.T) {
 	t.Cleanup(func() { newest.Close() })
 	got := make(chan Transition, 100)
 	s := NewSampler(func(tr Transition) { got <- tr })
-	s.Sleep = Nanosleep
+	s.Sleep = NewSleep()
 	watched := make(map[int]bool)
 	s.Seek(newest.Read, func(from, to int, all bool) {
 		pids, err := proc.Proc.Pids()

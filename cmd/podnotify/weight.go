@@ -14,9 +14,9 @@ const (
 	gcPercent = 20
 	spare     = 256 << 10 // over what is in use, before memory is given back
 	started   = time.Second
-	// mostProcs is enough for one goroutine that sleeps in the kernel between two looks
-	// (stopwatch.Nanosleep), one that waits for children there, and one that answers.
-	// Each costs caches of the allocator, also on a machine with 100 processors.
+	// mostProcs is enough for a goroutine that waits for children in the kernel, one that
+	// listens and one that answers. Each costs caches of the allocator, also on a machine
+	// with 100 processors.
 	mostProcs = 3
 )
 

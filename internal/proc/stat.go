@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -175,17 +176,18 @@ func readAll(path string, most int) ([]byte, error) {
 }
 
 // pread reads from the start of a kept-open file of procfs, which makes the
-// kernel write its text anew. It allocates nothing.
+// kernel write its text anew. It allocates nothing. The call is raw: it does not
+// block, and telling the scheduler of it wakes the runtime's monitor, each time.
 func pread(fd int, buf []byte) ([]byte, error) {
 	for {
-		n, err := unix.Pread(fd, buf, 0)
-		if err == unix.EINTR {
-			continue
+		n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return buf[:n], nil
+		case unix.EINTR:
+		default:
+			return nil, errno
 		}
-		if err != nil {
-			return nil, err
-		}
-		return buf[:n], nil
 	}
 }
 
