@@ -67,11 +67,19 @@ func (s *Service) lookForPIDFile() bool {
 		err = s.adoptPIDFile(pid)
 	}
 	if err != nil {
+		text := "does not exist, or is empty"
 		if !errors.Is(err, os.ErrNotExist) {
-			s.warn("pidfile", fmt.Sprintf("the PID file %s is not believed: %v", s.cfg.PIDFile, err))
+			text = fmt.Sprintf("is not believed: %v", err)
+			s.warn("pidfile", "the PID file "+s.cfg.PIDFile+" "+text)
+		}
+		if text = s.cfg.PIDFile + " " + text; text != s.facts.PIDFile {
+			s.facts.PIDFile = text
+			s.stale.Store(true)
 		}
 		return true
 	}
+	s.facts.PIDFile = ""
+	s.unwarn("pidfile") // it was a leftover, or about to be written
 	s.filing = false
 	s.settle()
 	return false

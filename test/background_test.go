@@ -257,7 +257,7 @@ func TestBackgroundCrash(t *testing.T) {
 						t.Fatalf("main process %d is a worker of the last one", st.PID)
 					}
 				}
-				if len(s.Warnings) > 0 && expect == "fork" { // the PID file is a stale one at first
+				if len(s.Warnings) > 0 {
 					t.Errorf("warnings: %q", s.Warnings)
 				}
 				eventually(t, "the PID file names the main process", func() bool { return filed(t, pidfile) == n.mainPID("d") })
@@ -395,7 +395,7 @@ func TestPIDFile(t *testing.T) {
 			n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "pidfile", "--select-pidfile", pidfile, "--service", "d", "--timeouts-start", "300ms"},
 				"sh", "-c", fmt.Sprintf("until [ -e %s/go ]; do sleep 0.02; done; exec %s -2 %s", dir, prog, pidfile))
 			n.says("is not believed")
-			n.untilBody("/readyz", 503, "the PID file names no process of this service")
+			n.untilBody("/readyz", 503, "the PID file "+pidfile+" is not believed: ")
 			n.expect("/livez", 200)
 			if s := n.facts("d"); !strings.Contains(strings.Join(s.Warnings, "\n"), tt.says) {
 				t.Errorf("warnings %q, want %q", s.Warnings, tt.says)
@@ -404,6 +404,9 @@ func TestPIDFile(t *testing.T) {
 			n.until("/readyz", 200)
 			if pid := filed(t, pidfile); n.mainPID("d") != pid {
 				t.Errorf("main process %d, want %d", n.mainPID("d"), pid)
+			}
+			if s := n.facts("d"); len(s.Warnings) > 0 {
+				t.Errorf("it is ready by its PID file, and status warns: %q", s.Warnings)
 			}
 			n.signal(unix.SIGTERM)
 			if code := n.exit(); code != 7 {
@@ -417,14 +420,15 @@ func TestPIDFile(t *testing.T) {
 		n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "pidfile", "--select-pidfile", pidfile, "--service", "d", "--timeouts-start", "300ms"},
 			"sh", "-c", "echo $PPID >"+pidfile+"; exec sleep 1000")
 		n.says("is not believed")
-		n.untilBody("/readyz", 503, "the PID file names no process of this service")
+		n.untilBody("/readyz", 503, "the PID file "+pidfile+" is not believed: ")
 	})
 	t.Run("later", func(t *testing.T) { // no file yet
 		t.Parallel()
 		dir := tempDir(t)
-		n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "pidfile", "--select-pidfile", dir + "/pid", "--service", "d"},
+		n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "pidfile", "--select-pidfile", dir + "/pid", "--service", "d", "--timeouts-start", "1s"},
 			"sh", "-c", fmt.Sprintf("until [ -e %s/go ]; do sleep 0.02; done; echo $$ >%[1]s/pid; exec sleep 1000", dir))
 		n.expect("/readyz", 503, "no PID file so far")
+		n.untilBody("/readyz", 503, "the PID file "+dir+"/pid does not exist, or is empty; forks seen: 0")
 		touch(t, dir+"/go")
 		n.until("/readyz", 200)
 		if s := n.facts("d"); len(s.Warnings) > 0 {

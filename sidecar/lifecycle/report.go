@@ -246,7 +246,11 @@ func (s *Snapshot) seen(p *Policy) string {
 	case (p.Expect == ExpectFork || p.Expect == ExpectDaemon) && n.Forks == 0:
 		return "no fork was seen: it stays in the foreground; expect: notify fits if it sends READY=1, expect: none if it never says it is ready"
 	case p.Expect == ExpectPIDFile:
-		return fmt.Sprintf("the PID file names no process of this service; forks seen: %d", n.Forks)
+		file := s.Facts.PIDFile
+		if file == "" {
+			file = "names no process of this service"
+		}
+		return fmt.Sprintf("the PID file %s; forks seen: %d", file, n.Forks)
 	case n.Statuses > 0:
 		return "it spoke (STATUS or another word) but did not send READY=1; expect: notify fits once it does, raise timeouts.start if it is only slow"
 	case s.Facts.Refused > 0:

@@ -81,6 +81,7 @@ type Facts struct {
 	Denied         string   // whom a signal is not permitted to, and the cures
 	ContainerAlive bool     // the container of the last main process lives on without it
 	Gate           string   // what the gate's last knock brought, with the address
+	PIDFile        string   // the PID file and what is wrong with it
 	Refused        uint64   // datagrams whose senders are not admitted
 
 	ErrnoName string // the symbolic name of Snapshot.Errno, if it has one
