@@ -388,26 +388,50 @@ volumes: [{name: data, emptyDir: {}}]
 }
 
 // testSlowStart: a start that is longer than timeouts.start and all of kubelet's
-// budgets, but extended by EXTEND_TIMEOUT_USEC.
+// budgets, but extended by EXTEND_TIMEOUT_USEC; with the chart's defaults, and
+// where a start that takes too long ends the container within seconds.
 func testSlowStart(t *testing.T, s *suite) {
 	ns := s.namespace(t, "slow")
 	began := time.Now()
-	r := s.install(t, ns, "slow", slow, "{}")
-	var was container
-	r.until("it has begun", func(p pod) bool { was = p.container("slow"); return was.State.Running != nil })
-	p := r.within(15*time.Minute, "it is ready", func(p pod) bool { return r.agree(p, true) })
-	now := p.container("slow")
-	if now.RestartCount != 0 || now.ContainerID != was.ContainerID || p.container("podnotify").RestartCount != 0 {
-		t.Errorf("%v", p)
+	releases := []*release{
+		s.install(t, ns, "slow", slow, "{}"),
+		s.install(t, ns, "strict", slow, `
+podnotify:
+  config:
+    timeouts: {start: 60s}
+    policy: {start-timeout: not-live}
+  probes:
+    liveness: {handler: exec, exec: {periodSeconds: 2, failureThreshold: 2}}
+`),
 	}
-	if err := r.ping(p); err != nil {
-		t.Error(err)
+	daemons := map[*release]container{}
+	for _, r := range releases {
+		r.until("it has begun", func(p pod) bool {
+			daemons[r] = p.container(r.name)
+			return daemons[r].State.Running != nil
+		})
 	}
-	if took := time.Since(began); took < 350*time.Second {
-		t.Errorf("ready after %v, before it was", took)
+	for _, r := range releases {
+		p := r.within(15*time.Minute, "it is ready", func(p pod) bool {
+			if p.container(r.name).RestartCount != 0 {
+				t.Fatalf("it was not left to start: %v", p)
+			}
+			return r.agree(p, true)
+		})
+		if p.container(r.name).ContainerID != daemons[r].ContainerID || p.container("podnotify").RestartCount != 0 {
+			t.Errorf("%v", p)
+		}
+		if err := r.ping(p); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < 350*time.Second {
+			t.Errorf("ready after %v, before it was", took)
+		}
+		t.Logf("%v, after %v", p, time.Since(began).Round(time.Second))
 	}
-	t.Logf("%v, after %v", p, time.Since(began).Round(time.Second))
-	r.uninstall()
+	for _, r := range releases {
+		r.uninstall()
+	}
 }
 
 // testNothing: after the last uninstall nothing of ours is in the cluster, and
