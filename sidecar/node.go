@@ -104,6 +104,7 @@ type Tenant struct {
 	entry proc.ID        // the container's first process; zero before and after
 	depth int            // of its PID namespace: 1 is ours
 	ctr   proc.Container // written under node.hearing, too
+	last  int            // the first process before this one, of whose end we know
 	oom   time.Time      // when it ran out of memory
 }
 
@@ -630,9 +631,11 @@ func (s *Service) introduce(p *person, n int) {
 func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	t.mu.Lock()
 	id := t.entry
-	t.mu.Unlock()
 	unseen := id.PID != pid
-	if unseen && !now || pid <= 0 || t.refused.Load() {
+	told := unseen && (!now || t.last == pid) // containerd tells of some ends twice
+	t.last = pid
+	t.mu.Unlock()
+	if told || pid <= 0 || t.refused.Load() {
 		return
 	}
 	t.bury()
@@ -658,6 +661,9 @@ func (t *Tenant) Ended() {
 	t.leave()
 	t.node.hearing.Unlock()
 	t.mu.Lock()
+	if t.entry.PID != 0 {
+		t.last = t.entry.PID
+	}
 	t.entry = proc.ID{}
 	t.mu.Unlock()
 	t.gen.Add(1)

@@ -52,15 +52,14 @@ type registry struct {
 // replaces it by another of the same name.
 type container struct {
 	*sidecar.Tenant
-	what  ctrd.Container // of registry.mu, as is keys
-	names []string
-	file  *journal.File
+	what   ctrd.Container // of registry.mu, as are names
+	names  []string
+	labels []string
+	file   *journal.File
 }
 
 // Labels implements metrics.Labelled.
-func (c *container) Labels() []string {
-	return []string{c.what.Pod.Namespace, c.what.Pod.Name, c.what.Pod.Container}
-}
+func (c *container) Labels() []string { return c.labels }
 
 var labelNames = []string{"namespace", "pod", "container"}
 
@@ -138,7 +137,7 @@ func (r *registry) add(name string, c ctrd.Container) error {
 		rundir.WarnClosed(r.log, name, closed)
 		cfg.Address = address
 	}
-	n := &container{what: c, names: []string{name}}
+	n := &container{what: c, names: []string{name}, labels: []string{c.Pod.Namespace, c.Pod.Name, c.Pod.Container}}
 	if name != c.ID {
 		n.names = append(n.names, c.ID)
 	}

@@ -76,6 +76,25 @@ func manifestFiles(t *testing.T) (out []rendering) {
 	return out
 }
 
+// TestNodeExample: what the example of podnotify-node has for kubectl is what Kubernetes
+// knows. Pod Security has no say in it: the agent of a host is outside of it.
+func TestNodeExample(t *testing.T) {
+	files := glob(t, root+"/examples/node/*.yaml")
+	if len(files) == 0 {
+		t.Fatal("there is none")
+	}
+	for _, f := range files {
+		for _, o := range readAll(t, f) {
+			if err := decodes(o); err != nil {
+				t.Errorf("%s: %v", f, err)
+			}
+			if err := kubernetesSchema(t, o.GroupVersionKind()).Validate(plain(t, o.Object)); err != nil {
+				t.Errorf("%s: %v", f, err)
+			}
+		}
+	}
+}
+
 // decodes decodes strictly into the types of client-go.
 func decodes(o *unstructured.Unstructured) error {
 	b, err := yaml.Marshal(o.Object)

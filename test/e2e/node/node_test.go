@@ -390,7 +390,7 @@ func TestEnds(t *testing.T) {
 // TestRespawn: a container that nobody else restarts gets a new task, so many times.
 func TestRespawn(t *testing.T) {
 	h := newHost(t)
-	const limit = 3
+	const limit = 4
 	pid := h.plain("mydaemon", []string{"expect=notify", "respawn.mode=containerd", "respawn.delay=0", "respawn.interval=10m", "respawn.limit=" + strconv.Itoa(limit)},
 		nil, "/mydaemon")
 	ready := func() {
@@ -405,7 +405,13 @@ func TestRespawn(t *testing.T) {
 		}
 	}
 	h.until("/readyz/mydaemon", 200)
-	for range limit {
+	// It ends while nobody watches.
+	h.agent.Stop(syscall.SIGKILL)
+	h.kill("KILL", pid)
+	h.eventually("it has ended", func() bool { return h.task("mydaemon") == 0 })
+	h.agent.Start(t, h.watches)
+	ready()
+	for range limit - 1 {
 		h.kill("KILL", pid)
 		ready()
 	}
