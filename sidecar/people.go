@@ -199,6 +199,9 @@ func (s *Service) mainID() lifecycle.ProcID {
 // watched and looked at.
 func (s *Service) setMain(id lifecycle.ProcID) {
 	s.main = nil
+	if sc, ok := s.dep.Scope.(*scope); ok {
+		sc.claim(proc.ID(id))
+	}
 	s.facts.Denied = ""
 	s.eye.Store(nil)
 	s.stale.Store(true)
@@ -459,7 +462,8 @@ const warningsMost = 16
 
 // warn shows a warning in status and names it in the log, once of each instance.
 func (s *Service) warn(key, text string) {
-	if !s.tell(key, text) || slices.Contains(s.facts.Warnings, text) {
+	s.tell(key, text)
+	if !s.named[key+text] || slices.Contains(s.facts.Warnings, text) {
 		return
 	}
 	w := s.facts.Warnings

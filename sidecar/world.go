@@ -58,8 +58,9 @@ type World struct {
 	awaiting int
 	rescan   bool // a scan is due
 	table    proc.Table
-	most     int         // entries in table before those of the dead are looked for
-	tops     map[int]top // container entry processes and what exec brought in: PPid 0
+	most     int           // entries in table before those of the dead are looked for
+	claims   map[int]claim // main processes of services, by their numbers
+	tops     map[int]top   // container entry processes and what exec brought in: PPid 0
 }
 
 // top is a process without a parent in our namespace: the entry process of a
@@ -71,7 +72,7 @@ type top struct {
 
 // NewWorld looks around once.
 func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
-	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}}
+	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}, claims: map[int]claim{}}
 	w.exe, _ = fs.Exe(w.self) // empty is nobody's
 	var err error
 	if w.own, err = fs.Container(w.self); err != nil {
@@ -389,7 +390,11 @@ func (s *Service) elect(sc *scope) {
 	if x := s.m.LastExit(); x != nil {
 		after = x.Who.Start // a new instance is younger than the last one
 	}
+	sc.shared = ""
 	pid, candidates := sc.elect(after, s.leftovers())
+	if s.unwarn("shared"); pid == 0 && sc.shared != "" {
+		s.warn("shared", sc.shared)
+	}
 	if pid == 0 {
 		if !slices.Equal(candidates, s.facts.Candidates) {
 			s.facts.Candidates = candidates
@@ -471,6 +476,8 @@ type scope struct {
 	w         *World
 	cfg       Config
 	contained atomic.Bool // the service was seen in a container, so it will be in one again
+	claimed   int         // the number of its main process; under w.mu
+	shared    string      // the last process that it could have been, and whose it is
 }
 
 func (sc *scope) Generation() uint64 { return sc.w.gen.Load() }
@@ -532,8 +539,55 @@ func (sc *scope) Member(pid int) bool {
 	return ok
 }
 
-// Entry implements Scope.
+// Entry implements Scope. A process belongs to one service: what is another's main
+// process, and what stands below it, is not this one's.
 func (sc *scope) Entry(pid int) (int, bool) {
+	entry, ok := sc.entry(pid)
+	if !ok || sc.owner(pid) != "" || entry != pid && sc.owner(entry) != "" {
+		return 0, false
+	}
+	return entry, true
+}
+
+// claim is a process that is the main process of a service.
+type claim struct {
+	start uint64
+	by    *scope
+}
+
+// claim makes a process the service's own, unless it is another's already; the zero
+// ID gives up the one before.
+func (sc *scope) claim(id proc.ID) {
+	w := sc.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old, ok := w.claims[sc.claimed]; ok && old.by == sc {
+		delete(w.claims, sc.claimed)
+	}
+	sc.claimed = 0
+	if old, ok := w.claims[id.PID]; id.PID > 0 && (!ok || old.start != id.Start) {
+		w.claims[id.PID] = claim{id.Start, sc}
+		sc.claimed = id.PID
+	}
+	w.gen.Add(1)
+}
+
+// owner names the other service that a process is the main process of.
+func (sc *scope) owner(pid int) string {
+	w := sc.w
+	w.mu.Lock()
+	c, ok := w.claims[pid]
+	w.mu.Unlock()
+	if !ok || c.by == sc {
+		return ""
+	}
+	if st, err := w.fs.Stat(pid); err != nil || st.Start != c.start {
+		return ""
+	}
+	return c.by.cfg.Name
+}
+
+func (sc *scope) entry(pid int) (int, bool) {
 	w := sc.w
 	if pid == w.self || pid == 1 || w.above[pid] {
 		return 0, false
@@ -689,7 +743,12 @@ func (sc *scope) elect(after, leftovers uint64) (int, []string) {
 		if runtimes(now.Comm) || !bounded && w.ours(st.PID) { // podnotify status, say
 			continue
 		}
-		if e, ok := sc.Entry(st.PID); !ok || e != st.PID || !w.stands(now) {
+		if e, ok := sc.entry(st.PID); !ok || e != st.PID || !w.stands(now) {
+			continue
+		}
+		if owner := sc.owner(st.PID); owner != "" {
+			sc.shared = fmt.Sprintf("process %d could be this service, and is service %s already: a process belongs to one service, the first in the file; "+
+				"set select.container or select.process so that they differ", st.PID, owner)
 			continue
 		}
 		found = append(found, st)

@@ -786,3 +786,30 @@ func TestHangup(t *testing.T) {
 	n.says("cannot reload the configuration; a restart applies it")
 	n.expect("/healthz", 200)
 }
+
+// TestSharedProcess: a process belongs to one service, the first in the file that it
+// fits; the other one says so, and does not signal it.
+func TestSharedProcess(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	p := newPod(t)
+	file := write(t, filepath.Join(tempDir(t), "podnotify.yaml"), `
+services:
+  - {name: one, expect: none, select: {process: "mark"}}
+  - {name: two, expect: none, select: {process: "mark"}}
+`)
+	n := p.serve(t, order{uid: nobody}, "sidecar", "--config", file)
+	d := p.start(t, order{uid: nobody, env: []string{testdaemon.Env("wait")}}, bin.self, "mark")
+	n.until("/readyz/one", 200)
+	want := fmt.Sprintf("process %d could be this service, and is service one already", d.inner())
+	eventually(t, "status warns", func() bool { return strings.Contains(strings.Join(n.facts("two").Warnings, "\n"), want) })
+	n.says(want)
+	n.expect("/readyz/two", 503, "no main process")
+	n.fails("cannot stop service two: it has no main process", "stop", "two")
+	n.expect("/readyz/one", 200)
+	next := p.start(t, order{uid: nobody, env: []string{testdaemon.Env("wait")}}, bin.self, "mark") // what one does not need
+	n.until("/readyz/two", 200)
+	if s := n.facts("two"); s.Main == nil || s.Main.PID != next.inner() || len(s.Warnings) > 0 {
+		t.Errorf("service two: %+v, want process %d and no warnings", s, next.inner())
+	}
+}
