@@ -63,6 +63,9 @@ func datagrams(b *bench) error {
 				note: fmt.Sprintf("reference: C recvmsg loop; best of each: %s and %s", figure(slices.Max(a)), figure(slices.Max(r)))},
 			row{what: "processor time of each", unit: "us", ours: median(ourCPU), ref: median(refCPU), target: none})
 	}
+	if !b.short {
+		b.table.add("Datagrams", b.systemdDatagrams())
+	}
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // inside is set for the process that runs in the private namespaces.
-const inside = "PODNOTIFY_BENCH_INSIDE"
+const inside = "BENCH_INSIDE"
 
 // private reports whether this is the process inside. A sidecar that looks after any
 // process continues all that are stopped: it must not see those of the machine.
