@@ -3,7 +3,6 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
-	"runtime/metrics"
 	"time"
 )
 
@@ -12,7 +11,6 @@ import (
 // Whatever the environment says about the runtime (GOGC, GOMEMLIMIT, GOMAXPROCS) holds.
 const (
 	gcPercent = 20
-	spare     = 256 << 10 // over what is in use, before memory is given back
 	started   = time.Second
 	// mostProcs is enough for a goroutine that waits for children in the kernel, one that
 	// listens and one that answers. Each costs caches of the allocator, also on a machine
@@ -26,33 +24,13 @@ func (a *app) travelLight() {
 		runtime.GOMAXPROCS(mostProcs)
 	}
 	percent := a.getenv("GOGC") == ""
-	limit := a.getenv("GOMEMLIMIT") == ""
-	// Starting needs several times what serving does.
+	// Starting needs several times what serving does. There is no memory limit: one close to what
+	// lives has the collector run for ever as soon as there is work (ten times the CPU time,
+	// measured with main processes that replace each other), and one far from it does nothing.
 	time.AfterFunc(started, func() {
 		debug.FreeOSMemory()
 		if percent {
 			debug.SetGCPercent(gcPercent)
 		}
-		if limit {
-			followHeap(&watermark{})
-		}
 	})
-}
-
-// watermark is an object that every collection finds dead.
-type watermark struct{ _ *byte }
-
-// followHeap keeps the memory limit a little over what is in use, now and after every
-// collection to come: a limit below would have the collector run for ever.
-func followHeap(w *watermark) {
-	s := []metrics.Sample{
-		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/gc/heap/live:bytes"},
-	}
-	metrics.Read(s)
-	v := func(i int) uint64 { return s[i].Value.Uint64() }
-	garbage := v(3) - min(v(4), v(3)) // since the collection
-	debug.SetMemoryLimit(int64(v(0)-v(1)-v(2)-garbage) + spare)
-	runtime.SetFinalizer(w, followHeap)
 }
