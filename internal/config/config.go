@@ -363,8 +363,38 @@ func (l *loader) check(s *service, values layers) {
 	if s.Gate != "" && l.mode == Node {
 		fail("gate.tcp", "podnotify-node is not in the container's network", "use podnotify sidecar, or a readiness probe of the platform's")
 	}
+	l.idle(s, values)
 	if s.FDStoreMax > 0 && l.mode != Run {
 		l.config.Warnings = append(l.config.Warnings, "fdstore.max of service "+s.Name+
 			" means nothing to a "+[...]string{Sidecar: "sidecar", Node: "node agent"}[l.mode]+", which could not hand the descriptors back; podnotify run keeps them")
+	}
+}
+
+// idle warns of settings about respawns that respawn.mode has no use for.
+func (l *loader) idle(s *service, values layers) {
+	r := &s.Policy.Respawn
+	keys := []string{"respawn.when", "respawn.normal-exit", "respawn.delay", "respawn.max-delay"}
+	switch {
+	case r.Mode.Restarts():
+		return
+	case r.Mode == lifecycle.RespawnPlatform && s.Policy.OnUnknown != lifecycle.UnknownRestart:
+		keys = append(keys, "respawn.limit", "respawn.interval")
+	}
+	cure := "respawn.mode exec heeds it"
+	switch l.mode {
+	case Node:
+		cure = "respawn.mode containerd heeds it"
+	case Sidecar:
+		cure = "podnotify run with respawn.mode exec heeds it"
+	}
+	var set []string
+	for _, k := range keys {
+		if _, ok := values.origin[k]; ok {
+			set = append(set, k)
+		}
+	}
+	if len(set) > 0 {
+		l.config.Warnings = append(l.config.Warnings, strings.Join(set, ", ")+" of service "+s.Name+
+			" means nothing with respawn.mode "+values.viper.GetString("respawn.mode")+", where the platform starts it again; "+cure)
 	}
 }

@@ -601,6 +601,27 @@ func TestFDStoreInSidecar(t *testing.T) {
 	}
 }
 
+// What is said about respawns, and heeded by no mode that is set, is told.
+func TestIdleRespawnSettings(t *testing.T) {
+	for _, test := range []struct {
+		mode Mode
+		args string
+		want []string
+	}{
+		{Run, "--service a --respawn-limit 3 --respawn-delay 1s", []string{"respawn.delay, respawn.limit of service a means nothing with respawn.mode platform, where the platform starts it again; respawn.mode exec heeds it"}},
+		{Sidecar, "--service a --respawn-mode signal --respawn-when always --respawn-limit 3", []string{"respawn.when of service a means nothing with respawn.mode signal, where the platform starts it again; podnotify run with respawn.mode exec heeds it"}},
+		{Run, "--service a --respawn-mode exec --respawn-when always --respawn-limit 3", nil},
+		{Sidecar, "--service a --respawn-mode signal --respawn-limit 3 --respawn-interval 1s", nil},
+		{Sidecar, "--service a --policy-unknown restart --respawn-limit 3", nil},
+		{Sidecar, "--service a", nil},
+	} {
+		c := input{mode: test.mode, args: test.args + " --run-dir /r"}.mustLoad(t)
+		if diff := cmp.Diff(test.want, c.Warnings); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", test.args, diff)
+		}
+	}
+}
+
 func TestSignal(t *testing.T) {
 	for text, want := range map[string]unix.Signal{"TERM": unix.SIGTERM, "SIGHUP": unix.SIGHUP, "9": unix.SIGKILL, "rtmin+1": 35} {
 		if got, err := Signal(text); got != want || err != nil {
