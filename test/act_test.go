@@ -634,3 +634,23 @@ func (n *podnotify) outer(inner int) int {
 	n.t.Fatalf("no process %d in the pod", inner)
 	return 0
 }
+
+// TestWaitGone: podnotify run ends with its daemon, and what does not answer any more
+// is gone.
+func TestWaitGone(t *testing.T) {
+	t.Parallel()
+	n := scripted(t, []string{"--expect", "notify"}, "send READY=1;wait;exit 0")
+	n.until("/readyz", 200)
+	x := n.pod.start(t, order{}, bin.podnotify, "wait", "--for", "gone", "--address", n.address, "--timeout", "60s")
+	for range 50 { // it has asked, at least once
+		time.Sleep(20 * time.Millisecond)
+		if x.over() {
+			t.Fatalf("gone, and it runs: %s", &x.stderr)
+		}
+	}
+	n.works("stop")
+	n.exit()
+	if code := x.exit(); code != 0 {
+		t.Errorf("wait ends with %d, want 0: %s", code, &x.stderr)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,10 +32,14 @@ func newWaitCommand(a *app) *cobra.Command {
   started  the service has been ready once
   ready    the service is ready
   gone     the service has no daemon: it ended, or none was seen so far
-A podnotify that does not answer has said nothing: it is waited for, also with
-gone. The exit code is 75 if the time-out passed first.`,
+A podnotify that does not answer has said nothing: it is waited for. With gone, one
+that has answered before and refuses connections for a second has ended: podnotify
+run ends with its daemon. The exit code is 75 if the time-out passed first.`,
 		Args: atMost(0),
 		RunE: func(*cobra.Command, []string) error {
+			if word == "" {
+				return exit(exitUsage, errors.New("cannot wait: it is not said for what; write --for bound, started, ready or gone"))
+			}
 			if !slices.Contains(waitWords, word) {
 				return exit(exitUsage, fmt.Errorf("cannot wait for %q: is not known; write --for bound, started, ready or gone", word))
 			}
@@ -59,6 +64,10 @@ gone. The exit code is 75 if the time-out passed first.`,
 	return c
 }
 
+// restart is how long a podnotify that has answered may refuse connections and be
+// taken to be on its way back.
+const restart = time.Second
+
 func waitFor(k *ask.Asker, word, service string, timeout time.Duration) error {
 	ctx := context.Background()
 	if timeout > 0 {
@@ -69,10 +78,23 @@ func waitFor(k *ask.Asker, word, service string, timeout time.Duration) error {
 	path := ask.Page(map[string]string{"bound": "/healthz", "started": "/startupz", "ready": "/readyz", "gone": "/statusz"}[word], service)
 	last := "nothing was asked yet"
 	var p ask.Pause
+	var answered bool
+	var refused time.Time // since then
 	for {
 		code, body, err := k.Get(ctx, path)
+		if err == nil {
+			answered = true
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			refused = time.Time{}
+		} else if refused.IsZero() {
+			refused = time.Now()
+		}
 		switch {
 		case err != nil:
+			if word == "gone" && answered && !refused.IsZero() && time.Since(refused) >= restart {
+				return nil
+			}
 			if ctx.Err() == nil { // or it is our own time-out, which tells nothing
 				last = err.Error()
 			}
