@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/podnotify/podnotify/internal/rundir"
 	"github.com/podnotify/podnotify/sidecar"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -255,6 +257,28 @@ func TestEmptyFlagClears(t *testing.T) {
 	}
 }
 
+// What is in a run-dir beside the services is no service's name.
+func TestTakenNames(t *testing.T) {
+	dir, err := rundir.Claim(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	names := []string{filepath.Base(dir.Control()), filepath.Base(dir.State())}
+	files, err := os.ReadDir(dir.Path)
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	for _, name := range names {
+		if _, bad := readName(name); bad == nil {
+			t.Errorf("a service may be called %s", name)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	for _, test := range []struct{ command, want string }{
 		{"/usr/bin/redis-server", "redis-server"},
@@ -264,6 +288,7 @@ func TestNames(t *testing.T) {
 		{"größe", "gr--e"},
 		{"___", ""},
 		{strings.Repeat("a", 62) + "-bcd", strings.Repeat("a", 62)},
+		{"/usr/bin/lock", "lock-daemon"},
 	} {
 		if got := nameOf(test.command); got != test.want {
 			t.Errorf("nameOf(%q) = %q, want %q", test.command, got, test.want)
@@ -372,6 +397,10 @@ func TestErrors(t *testing.T) {
 			`cannot use name (from default): is missing; give the service a name in the file, by --service or by PODNOTIFY_SERVICE`}},
 		{"bad name", input{args: "--service Redis_1"}, []string{
 			`cannot use name "Redis_1" (from --service): is no name; use lower-case letters, digits and inner hyphens, 63 at most`}},
+		{"name of the run-dir", input{args: "--service state"}, []string{
+			`cannot use name "state" (from --service): is what podnotify calls a file of its own in the run-dir, beside the directories of the services; choose another, such as state-daemon`}},
+		{"name of the run-dir in a file", input{file: "services:\n- name: a\n- name: control\n"}, []string{
+			`cannot use name "control" (from /etc/podnotify/podnotify.yaml:3): is what podnotify calls a file of its own in the run-dir, beside the directories of the services; choose another, such as control-daemon`}},
 		{"long name", input{args: "--service " + strings.Repeat("a", 64)}, []string{
 			`cannot use name "` + strings.Repeat("a", 64) + `" (from --service): has 64 characters; use lower-case letters, digits and inner hyphens, 63 at most`}},
 		{"command that makes no name", input{mode: Run, command: []string{"___"}}, []string{

@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,11 @@ const maxName = 63
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
+// takenNames are in every run-dir, which has a directory for each service, too: see
+// internal/rundir. A daemon whose service had one of them could read what
+// podnotify keeps, or there would be no place for its socket.
+var takenNames = []string{"control", "lock", "state"}
+
 func readName(s string) (string, *fault) {
 	const cure = "use lower-case letters, digits and inner hyphens, 63 at most"
 	switch {
@@ -39,13 +45,19 @@ func readName(s string) (string, *fault) {
 		return "", &fault{"has " + strconv.Itoa(len(s)) + " characters", cure}
 	case !validName.MatchString(s):
 		return "", &fault{"is no name", cure}
+	case slices.Contains(takenNames, s):
+		return "", &fault{"is what podnotify calls a file of its own in the run-dir, beside the directories of the services", "choose another, such as " + s + "-daemon"}
 	}
 	return s, nil
 }
 
 // nameOf makes a service's name of a command: its base name, made valid. It is
 // "" if nothing valid is left.
-func nameOf(command string) string {
+func nameOf(command string) string { return ValidName(filepath.Base(command)) }
+
+// ValidName is the valid name of a service that is nearest to s, or "" if s has
+// nothing for one.
+func ValidName(s string) string {
 	name := strings.Map(func(r rune) rune {
 		switch {
 		case 'A' <= r && r <= 'Z':
@@ -54,8 +66,11 @@ func nameOf(command string) string {
 			return r
 		}
 		return '-'
-	}, filepath.Base(command))
+	}, s)
 	name = strings.Trim(name, "-")
+	if slices.Contains(takenNames, name) {
+		name += "-daemon"
+	}
 	return strings.TrimRight(name[:min(len(name), maxName)], "-")
 }
 

@@ -66,27 +66,11 @@ func (p *page) read(path string, text []byte) error {
 // setName gives the service the name that is nearest to what the other init
 // system calls it.
 func (p *page) setName(name string) {
-	p.name = validName(name)
+	p.name = config.ValidName(name)
 	if p.name == "" {
 		p.name = "daemon"
 		p.warn("the name of the file has nothing for the name of a service, so it is daemon")
 	}
-}
-
-// validName makes a service's name: lower-case letters, digits and inner
-// hyphens, 63 at most. It is "" if nothing is left.
-func validName(s string) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case 'A' <= r && r <= 'Z':
-			return r + ('a' - 'A')
-		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
-		}
-		return '-'
-	}, s)
-	s = strings.Trim(s, "-")
-	return strings.TrimRight(s[:min(len(s), 63)], "-")
 }
 
 // printable is text on one line of a comment, cut where it gets too long.
