@@ -253,7 +253,7 @@ func schemaOf(at string, value *yaml.Node, add, definitions, used object) (objec
 			if len(value.Content) == 0 {
 				return nil, fmt.Errorf("line %d: %s: say in @schema what is in it", value.Line, at)
 			}
-			properties := object{}
+			properties, required := object{}, []any{}
 			for i := 0; i < len(value.Content); i += 2 {
 				key := value.Content[i]
 				help, add, err := comment(key)
@@ -268,8 +268,14 @@ func schemaOf(at string, value *yaml.Node, add, definitions, used object) (objec
 					p["description"] = help
 				}
 				properties[key.Value] = p
+				if needed(value.Content[i+1], add) {
+					required = append(required, key.Value)
+				}
 			}
 			s["properties"] = properties
+			if len(required) > 0 {
+				s["required"] = required
+			}
 		default:
 			return nil, fmt.Errorf("line %d: %s: a default of kind %s", value.Line, at, value.Tag)
 		}
@@ -278,6 +284,18 @@ func schemaOf(at string, value *yaml.Node, add, definitions, used object) (objec
 		s[k] = v
 	}
 	return s, resolve(s, definitions, used)
+}
+
+// needed tells whether the templates could do nothing without a value. Only null
+// takes one away: Helm then forgets the default.
+func needed(value *yaml.Node, add object) bool {
+	switch value.Kind {
+	case yaml.ScalarNode:
+		return value.Value != ""
+	case yaml.MappingNode:
+		return len(value.Content) > 0 && add["$ref"] == nil
+	}
+	return false
 }
 
 // resolve turns {$ref: NAME} into a reference that a validator follows, and

@@ -109,11 +109,25 @@ func render(t *testing.T, dir, name string, values map[string]any) (rendering, e
 	return renderChart(c, name, values)
 }
 
+// renderAs is render under another name of the release.
+func renderAs(t *testing.T, release string, values map[string]any) (rendering, error) {
+	t.Helper()
+	c, err := loader.LoadDir(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return renderRelease(c, release, release, values)
+}
+
 func renderChart(c *chart.Chart, name string, values map[string]any) (rendering, error) {
+	return renderRelease(c, "demo", name, values)
+}
+
+func renderRelease(c *chart.Chart, release, name string, values map[string]any) (rendering, error) {
 	version := versionOf(name)
 	install := action.NewInstall(new(action.Configuration))
 	install.ClientOnly, install.DryRun, install.Replace = true, true, true
-	install.ReleaseName, install.Namespace = "demo", "default"
+	install.ReleaseName, install.Namespace = release, "default"
 	v, err := chartutil.ParseKubeVersion(version)
 	if err != nil {
 		return rendering{}, err

@@ -2,6 +2,7 @@ package charts
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -118,20 +119,23 @@ func TestRulesFail(t *testing.T) {
 	sidecar := func(s *corev1.PodSpec) *corev1.Container { return &s.InitContainers[len(s.InitContainers)-1] }
 	daemon := func(s *corev1.PodSpec) *corev1.Container { return &s.Containers[0] }
 	for name, breaks := range map[string]func(*corev1.PodSpec){
-		"no sidecar":        func(s *corev1.PodSpec) { sidecar(s).RestartPolicy = nil },
-		"gone":              func(s *corev1.PodSpec) { s.InitContainers = nil },
-		"namespace":         func(s *corev1.PodSpec) { s.ShareProcessNamespace = nil },
-		"startup":           func(s *corev1.PodSpec) { sidecar(s).StartupProbe = nil },
-		"own probe":         func(s *corev1.PodSpec) { sidecar(s).LivenessProbe.HTTPGet.Path = "/livez" },
-		"own readiness":     func(s *corev1.PodSpec) { sidecar(s).ReadinessProbe = daemon(s).ReadinessProbe },
-		"cpu":               func(s *corev1.PodSpec) { sidecar(s).Resources.Limits["cpu"] = sidecar(s).Resources.Requests["cpu"] },
-		"prestop":           func(s *corev1.PodSpec) { sidecar(s).Lifecycle = nil },
-		"no readiness":      func(s *corev1.PodSpec) { daemon(s).ReadinessProbe = nil },
-		"all services":      func(s *corev1.PodSpec) { daemon(s).ReadinessProbe.HTTPGet.Path = "/readyz" },
-		"named port":        func(s *corev1.PodSpec) { daemon(s).ReadinessProbe.HTTPGet.Port.Type = 1 },
-		"other port":        func(s *corev1.PodSpec) { daemon(s).LivenessProbe.HTTPGet.Port.IntVal = 1 },
-		"slow readiness":    func(s *corev1.PodSpec) { daemon(s).ReadinessProbe.PeriodSeconds = 30 },
-		"fast liveness":     func(s *corev1.PodSpec) { daemon(s).LivenessProbe.FailureThreshold = 31 },
+		"no sidecar":     func(s *corev1.PodSpec) { sidecar(s).RestartPolicy = nil },
+		"gone":           func(s *corev1.PodSpec) { s.InitContainers = nil },
+		"namespace":      func(s *corev1.PodSpec) { s.ShareProcessNamespace = nil },
+		"startup":        func(s *corev1.PodSpec) { sidecar(s).StartupProbe = nil },
+		"own probe":      func(s *corev1.PodSpec) { sidecar(s).LivenessProbe.HTTPGet.Path = "/livez" },
+		"own readiness":  func(s *corev1.PodSpec) { sidecar(s).ReadinessProbe = daemon(s).ReadinessProbe },
+		"cpu":            func(s *corev1.PodSpec) { sidecar(s).Resources.Limits["cpu"] = sidecar(s).Resources.Requests["cpu"] },
+		"prestop":        func(s *corev1.PodSpec) { sidecar(s).Lifecycle = nil },
+		"no readiness":   func(s *corev1.PodSpec) { daemon(s).ReadinessProbe = nil },
+		"all services":   func(s *corev1.PodSpec) { daemon(s).ReadinessProbe.HTTPGet.Path = "/readyz" },
+		"named port":     func(s *corev1.PodSpec) { daemon(s).ReadinessProbe.HTTPGet.Port.Type = 1 },
+		"other port":     func(s *corev1.PodSpec) { daemon(s).LivenessProbe.HTTPGet.Port.IntVal = 1 },
+		"slow readiness": func(s *corev1.PodSpec) { daemon(s).ReadinessProbe.PeriodSeconds = 30 },
+		"fast liveness":  func(s *corev1.PodSpec) { daemon(s).LivenessProbe.FailureThreshold = 31 },
+		"rare liveness": func(s *corev1.PodSpec) {
+			daemon(s).LivenessProbe.FailureThreshold, daemon(s).LivenessProbe.PeriodSeconds = 1, 400
+		},
 		"writable":          func(s *corev1.PodSpec) { daemon(s).VolumeMounts[0].ReadOnly = false },
 		"all of the volume": func(s *corev1.PodSpec) { daemon(s).VolumeMounts[0].SubPath = "" },
 		"elsewhere":         func(s *corev1.PodSpec) { daemon(s).VolumeMounts[0].MountPath = "/run/notify" },
@@ -230,7 +234,8 @@ func broken(s *corev1.PodSpec) (bad []string) {
 		say(slices.Contains(p.Exec.Command, "--address=http://127.0.0.1:"+port), "the exec probe asks elsewhere")
 	} else if p != nil {
 		say(service(p, "/livez/"), "the daemon's liveness is asked for elsewhere")
-		say(p.FailureThreshold*p.PeriodSeconds > 310, "podnotify in crash back-off would end the daemon: %d x %d s", p.FailureThreshold, p.PeriodSeconds)
+		// The first no may come as soon as podnotify is gone: n of them take n-1 periods.
+		say(p.FailureThreshold*p.PeriodSeconds > 310 && (p.FailureThreshold-1)*p.PeriodSeconds >= 310, "podnotify in crash back-off would end the daemon: %d x %d s", p.FailureThreshold, p.PeriodSeconds)
 	}
 	if p := daemon.StartupProbe; p != nil {
 		say(service(p, "/startupz/"), "the daemon's start is asked for elsewhere")
@@ -319,6 +324,18 @@ func TestContradictions(t *testing.T) {
 		"kind":          {"kind=Job", "'Deployment', 'StatefulSet', 'DaemonSet'"},
 		"own user":      {"podnotify.securityContext.runAsUser=1", "'runAsUser' not allowed"},
 		"own port":      {"daemon.ports[0].name=podnotify,daemon.ports[0].containerPort=1", "'not' failed"},
+		"same port":     {"daemon.ports[0].name=x,daemon.ports[0].containerPort=19119", "set podnotify.port"},
+		"no grace":      {"terminationGracePeriodSeconds=0", "set at least 95"},
+		"run and pod":   {"podnotify.mode=run,daemon.command[0]=x,podnotify.config.respawn.mode=pod", "set podnotify.mode to sidecar"},
+		"no reload":     {"podnotify.config.policy.unknown=reload", "set podnotify.config.signals.reload"},
+		"no restart":    {"podnotify.config.policy.unknown=restart,podnotify.config.timeouts.start=0s", "set podnotify.config.timeouts.start"},
+		"taken name":    {"podnotify.name=state", "set podnotify.name"},
+		"own variable":  {"daemon.env[0].name=NOTIFY_SOCKET,daemon.env[0].value=x", "NOTIFY_SOCKET is podnotify's to set"},
+		"run variable":  {"podnotify.mode=run,daemon.command[0]=x,daemon.env[0].name=PODNOTIFY_RUN_DIR,daemon.env[0].value=x", "PODNOTIFY_RUN_DIR is podnotify's to set"},
+		"own label":     {`podLabels.app\.kubernetes\.io/name=x`, "set nameOverride"},
+		"common label":  {`commonLabels.app\.kubernetes\.io/instance=x`, "commonLabels has app.kubernetes.io/instance"},
+		"name's shape":  {"fullnameOverride=A_b", "does not match pattern"},
+		"label's shape": {"nameOverride=-a", "does not match pattern"},
 	} {
 		values := set(t, "daemon.image.repository=x,podnotify.name=x,"+c.set)
 		_, err := render(t, app, name, values)
@@ -331,11 +348,16 @@ func TestContradictions(t *testing.T) {
 // TestLongNames: every name stays one that Kubernetes takes.
 func TestLongNames(t *testing.T) {
 	long := strings.Repeat("n", 63)
-	r, err := render(t, app, "long", set(t, "daemon.image.repository=x,kind=StatefulSet,podDisruptionBudget.enabled=true,podMonitor.enabled=true,fullnameOverride="+long+",podnotify.name="+long))
+	r, err := render(t, app, "long", set(t, "daemon.image.repository=x,kind=StatefulSet,podDisruptionBudget.enabled=true,podMonitor.enabled=true,nameOverride="+long+",fullnameOverride="+long+",podnotify.name="+long))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range r.objects {
+		if o.GetKind() == "StatefulSet" { // its pods have a label with its name, a hyphen and up to 10 characters of a hash
+			if n := len(o.GetName()); n > 52 {
+				t.Errorf("a StatefulSet whose name has %d characters gets no pods", n)
+			}
+		}
 		if bad := validation.IsDNS1123Label(o.GetName()); bad != nil {
 			t.Errorf("%s %s: %s", o.GetKind(), o.GetName(), bad)
 		}
@@ -344,6 +366,116 @@ func TestLongNames(t *testing.T) {
 				t.Errorf("%s %s: label %s", o.GetKind(), o.GetName(), bad)
 			}
 		}
+	}
+}
+
+// TestStrings: what looks like something else to YAML stays text.
+func TestStrings(t *testing.T) {
+	for _, name := range []string{"123", "1e5", "true", "null", "0x1f", "on", "y"} {
+		values := set(t, "daemon.image.repository=x,kind=StatefulSet,podDisruptionBudget.enabled=true,podMonitor.enabled=true,daemon.ports[0].containerPort=1")
+		values["daemon"].(map[string]any)["ports"].([]any)[0].(map[string]any)["name"] = name
+		for _, key := range []string{"nameOverride", "priorityClassName"} {
+			values[key] = name
+		}
+		values["serviceAccount"] = map[string]any{"name": name}
+		values["daemon"].(map[string]any)["workingDir"] = name
+		for _, mode := range []string{"sidecar", "run"} {
+			values["podnotify"] = map[string]any{"mode": mode, "image": map[string]any{"tag": ""}}
+			values["daemon"].(map[string]any)["command"] = []any{name}
+			r, err := renderAs(t, name, values)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			valid(t, r)
+		}
+	}
+}
+
+// valid holds a rendering against the schemas.
+func valid(t *testing.T, r rendering) {
+	t.Helper()
+	for _, o := range r.objects {
+		if o.GroupVersionKind().Group == "monitoring.coreos.com" {
+			continue
+		}
+		at := r.name + ": " + o.GetKind() + " " + o.GetName()
+		if err := decodes(o); err != nil {
+			t.Errorf("%s: %v", at, err)
+		} else if err := kubernetesSchema(t, o.GroupVersionKind()).Validate(plain(t, o.Object)); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+}
+
+// TestNull takes each value away, as null does: what is left is refused by its
+// name, or is a pod that keeps the rules.
+func TestNull(t *testing.T) {
+	var keys []string
+	var walk func(under string, v map[string]any)
+	walk = func(under string, v map[string]any) {
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			keys = append(keys, under+k)
+			kubernetes := slices.Contains([]string{"securityContext", "podSecurityContext", "resources"}, k) // whose keys are not ours
+			if m, is := v[k].(map[string]any); is && !kubernetes {
+				walk(under+k+".", m)
+			}
+		}
+	}
+	walk("", read(t, app+"/values.yaml"))
+	walk("podnotify.", read(t, library+"/values.yaml"))
+	if len(keys) < 100 {
+		t.Fatalf("only %d values", len(keys))
+	}
+	const on = "podnotify.probes.startup.enabled=true,podnotify.probes.liveness.handler=exec,podDisruptionBudget.enabled=true,podMonitor.enabled=true,"
+	for _, key := range keys {
+		last := key[strings.LastIndex(key, ".")+1:]
+		r, err := render(t, app, key, set(t, "daemon.image.repository=x,podnotify.name=x,"+on+key+"=null"))
+		if err != nil {
+			if !strings.Contains(err.Error(), last) || strings.Contains(err.Error(), "nil pointer") {
+				t.Errorf("%s: %v", key, err)
+			}
+			continue
+		}
+		valid(t, r)
+		for _, p := range pods(t, r) {
+			if c := p.spec.SecurityContext; c.RunAsUser == nil || *c.RunAsUser == 0 {
+				t.Errorf("%s: %s runs as root", key, p.name)
+			}
+		}
+	}
+}
+
+// TestPodLabels: the more particular one wins, and an upgrade of the chart that
+// changes nothing else restarts no daemon.
+func TestPodLabels(t *testing.T) {
+	r, err := render(t, app, "labels", set(t, "daemon.image.repository=x,commonLabels.team=a,commonLabels.site=b,podLabels.team=c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range r.objects {
+		if o.GetKind() != "Deployment" {
+			continue
+		}
+		got := into[appsv1.Deployment](t, o.Object).Spec.Template.Labels
+		want := map[string]string{"app.kubernetes.io/name": "podnotify", "app.kubernetes.io/instance": "demo", "team": "c", "site": "b"}
+		if !maps.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		return
+	}
+	t.Error("no Deployment")
+}
+
+// TestDollar: kubelet takes $(NAME) and $$ in arguments for its own.
+func TestDollar(t *testing.T) {
+	r, err := render(t, app, "dollar", set(t, "daemon.image.repository=x,podnotify.config.select.process=^a$$|$(PATH)$"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := pods(t, r)[0].spec.InitContainers[0].Args
+	if want := "--select-process=^a$$$$|$$(PATH)$$"; !slices.Contains(args, want) {
+		t.Errorf("%q is not in %q", want, args)
 	}
 }
 

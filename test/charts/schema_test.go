@@ -131,12 +131,18 @@ var kubernetesDir = sync.OnceValues(func() (string, error) {
 	return m.Dir, json.Unmarshal(out, &m)
 })
 
-var schemas sync.Map // of documents by group and version
+var (
+	schemas  sync.Map // of documents by group and version
+	compiled sync.Map // schemas by kind
+)
 
 // kubernetesSchema is the schema of a kind, closed: fields that it does not name
 // are wrong.
 func kubernetesSchema(t *testing.T, kind schema.GroupVersionKind) *jsonschema.Schema {
 	t.Helper()
+	if s, is := compiled.Load(kind); is {
+		return s.(*jsonschema.Schema)
+	}
 	dir, err := kubernetesDir()
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +177,7 @@ func kubernetesSchema(t *testing.T, kind schema.GroupVersionKind) *jsonschema.Sc
 	if err != nil {
 		t.Fatal(err)
 	}
+	compiled.Store(kind, s)
 	return s
 }
 

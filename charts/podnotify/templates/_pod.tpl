@@ -3,10 +3,7 @@
 {{- $d := .Values.daemon -}}
 metadata:
   labels:
-    {{- include "chart.labels" . | nindent 4 }}
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "chart.podLabels" . | trim | nindent 4 }}
   {{- with .Values.podAnnotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -16,7 +13,7 @@ spec:
   shareProcessNamespace: true
   {{- end }}
   terminationGracePeriodSeconds: {{ include "podnotify.terminationGracePeriodSeconds" (list . .Values.terminationGracePeriodSeconds) }}
-  serviceAccountName: {{ include "chart.serviceAccountName" . }}
+  serviceAccountName: {{ include "chart.serviceAccountName" . | quote }}
   automountServiceAccountToken: false
   # One user for the daemon and podnotify: the kernel permits signals within a user.
   securityContext: {{- include "chart.podSecurityContext" . | nindent 4 }}
@@ -34,8 +31,8 @@ spec:
     {{- end }}
   {{- end }}
   containers:
-    - name: {{ include "podnotify.name" . }} # like the service: so podnotify knows which container it is
-      image: {{ include "chart.daemonImage" . }}
+    - name: {{ include "podnotify.name" . | quote }} # like the service: so podnotify knows which container it is
+      image: {{ include "chart.daemonImage" . | quote }}
       imagePullPolicy: {{ $d.image.pullPolicy }}
       {{- if eq .Values.podnotify.mode "run" }}
       {{- if not $d.command }}
@@ -51,9 +48,16 @@ spec:
       args: {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- with $d.workingDir }}
-      workingDir: {{ . }}
+      workingDir: {{ . | quote }}
       {{- end }}
       {{- $env := include "podnotify.env" . | trim }}
+      {{- range $own := $env | fromYamlArray }}
+      {{- range $d.env }}
+      {{- if eq .name $own.name }}
+      {{- fail (printf "daemon.env has %s, and %s is podnotify's to set: leave it out" .name .name) }}
+      {{- end }}
+      {{- end }}
+      {{- end }}
       {{- if or $env $d.env }}
       env:
         {{- with $env }}
@@ -113,6 +117,6 @@ spec:
   topologySpreadConstraints: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
 {{- end -}}

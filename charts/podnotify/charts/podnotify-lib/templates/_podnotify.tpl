@@ -14,16 +14,13 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 
 {{- /* The service and the daemon's container. */ -}}
 {{- define "podnotify.name" -}}
-{{- .Values.podnotify.name | default (.Release.Name | replace "." "-" | trunc 63 | trimSuffix "-") -}}
+{{- .Values.podnotify.name | default (.Release.Name | replace "." "-" | trunc 63 | trimAll "-") -}}
 {{- end -}}
 
 {{- define "podnotify.image" -}}
 {{- $image := .Values.podnotify.image -}}
-{{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
-{{- else -}}
-{{ $image.repository }}:{{ $image.tag }}
-{{- end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else if $image.tag }}:{{ $image.tag }}{{ end -}}
 {{- end -}}
 
 {{- /* A duration in milliseconds. */ -}}
@@ -50,7 +47,14 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- define "podnotify.check" -}}
 {{- $p := .Values.podnotify -}}
 {{- $respawn := $p.config.respawn.mode -}}
-{{- if ne $p.mode "run" -}}
+{{- if has (include "podnotify.name" .) (list "control" "lock" "state") -}}
+  {{- fail (printf "the service would be called %s, as a file of podnotify's own is: set podnotify.name" (include "podnotify.name" .)) -}}
+{{- end -}}
+{{- if eq $p.mode "run" -}}
+  {{- if eq $respawn "pod" -}}
+    {{- fail "podnotify.config.respawn.mode is \"pod\": the exit code of podnotify run is the daemon's own, so it cannot ask for that; set podnotify.mode to sidecar, or respawn.mode to exec" -}}
+  {{- end -}}
+{{- else -}}
   {{- if eq (include "podnotify.name" .) "podnotify" -}}
     {{- fail "the daemon's container would be called podnotify, as podnotify's own is: set podnotify.name" -}}
   {{- end -}}
@@ -66,6 +70,12 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- end -}}
 {{- if and (eq $p.config.expect "pidfile") (not $p.config.select.pidfile) -}}
   {{- fail "podnotify.config.expect is \"pidfile\": name the file in podnotify.config.select.pidfile" -}}
+{{- end -}}
+{{- if and (eq $p.config.policy.unknown "reload") (not $p.config.signals.reload) -}}
+  {{- fail "podnotify.config.policy.unknown is \"reload\": set podnotify.config.signals.reload; HUP ends some daemons" -}}
+{{- end -}}
+{{- if and (eq $p.config.policy.unknown "restart") (eq "0" (include "podnotify.milliseconds" $p.config.timeouts.start)) -}}
+  {{- fail "podnotify.config.policy.unknown is \"restart\": that is after podnotify.config.timeouts.start, and 0 is never; set podnotify.config.timeouts.start" -}}
 {{- end -}}
 {{- if eq $respawn "pod" -}}
   {{- if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version -}}
@@ -92,13 +102,14 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- /* Takes a list: the context, and the value that the user gave, if any. */ -}}
 {{- define "podnotify.terminationGracePeriodSeconds" -}}
 {{- $stop := (index . 0).Values.podnotify.config.timeouts.stop -}}
-{{- $given := index . 1 -}}
+{{- $given := "" -}}
+{{- if not (kindIs "invalid" (index . 1)) -}}{{- $given = toString (index . 1) -}}{{- end -}}
 {{- $seconds := include "podnotify.seconds" $stop | int -}}
 {{- if and (not $seconds) (not $given) -}}
   {{- fail "podnotify.config.timeouts.stop is 0, which is no limit: set terminationGracePeriodSeconds" -}}
 {{- end -}}
 {{- if and $given (lt (int $given) (add $seconds 5 | int)) -}}
-  {{- fail (printf "terminationGracePeriodSeconds is %d, and podnotify.config.timeouts.stop is %s: kubelet would kill a daemon that is still allowed to stop; set at least %d, or a shorter timeouts.stop" (int $given) $stop (add $seconds 5)) -}}
+  {{- fail (printf "terminationGracePeriodSeconds is %s, and podnotify.config.timeouts.stop is %s: kubelet would kill a daemon that is still allowed to stop; set at least %d, or a shorter timeouts.stop" $given (toString $stop) (add $seconds 5)) -}}
 {{- end -}}
 {{- $given | default (add $seconds 5) -}}
 {{- end -}}
@@ -116,6 +127,9 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- if not (kindIs "map" $value) }}{{ $section = dict "" $value }}{{ end }}
 {{- range $sub, $v := $section }}
 {{- if kindIs "slice" $v }}{{ $v = join "," $v }}{{ end }}
+{{- if kindIs "float64" $v }}{{ $v = int64 $v }}{{ end }}
+{{- /* kubelet takes $(NAME) and $$ in arguments for its own; what else has a $ is a regular expression. */ -}}
+{{- if eq $sub "process" }}{{ $v = replace "$" "$$" $v }}{{ end }}
 {{- if ne (toString $v) "" }}
 - {{ printf "--%s=%v" (list $key $sub | compact | join "-") $v | quote }}
 {{- end }}
@@ -138,17 +152,17 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- $p := .Values.podnotify -}}
 {{- if and (include "podnotify.needsBinary" .) (eq $p.binaryFrom "initContainer") }}
 - name: podnotify-install
-  image: {{ include "podnotify.image" . }}
+  image: {{ include "podnotify.image" . | quote }}
   imagePullPolicy: {{ $p.image.pullPolicy }}
   args: [install, /podnotify-bin]
-  resources: {{- toYaml $p.resources | nindent 4 }}
-  securityContext: {{- toYaml $p.securityContext | nindent 4 }}
+  resources: {{- toYaml ($p.resources | default dict) | nindent 4 }}
+  securityContext: {{- toYaml ($p.securityContext | default dict) | nindent 4 }}
   volumeMounts:
     - {name: podnotify-bin, mountPath: /podnotify-bin}
 {{- end }}
 {{- if eq $p.mode "sidecar" }}
 - name: podnotify
-  image: {{ include "podnotify.image" . }}
+  image: {{ include "podnotify.image" . | quote }}
   imagePullPolicy: {{ $p.image.pullPolicy }}
   # A native sidecar: there before the daemon starts, and until after it has ended.
   restartPolicy: Always
@@ -186,8 +200,8 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
     # signal to end would not reach it.
     preStop:
       exec: {command: [/podnotify, prestop]}
-  resources: {{- toYaml $p.resources | nindent 4 }}
-  securityContext: {{- toYaml $p.securityContext | nindent 4 }}
+  resources: {{- toYaml ($p.resources | default dict) | nindent 4 }}
+  securityContext: {{- toYaml ($p.securityContext | default dict) | nindent 4 }}
   volumeMounts:
     - {name: podnotify-run, mountPath: /run/podnotify}
     {{- with $p.extraVolumeMounts }}
@@ -298,7 +312,8 @@ livenessProbe:
   httpGet: {path: /livez/{{ $name }}, port: {{ $p.port }}}
   periodSeconds: {{ .httpGet.periodSeconds }}
   timeoutSeconds: {{ .httpGet.timeoutSeconds }}
-  failureThreshold: {{ div (sub (add .httpGet.budgetSeconds .httpGet.periodSeconds) 1) .httpGet.periodSeconds }}
+  # The first no may come at once: n of them take n-1 periods.
+  failureThreshold: {{ add 1 (div (sub (add .httpGet.budgetSeconds .httpGet.periodSeconds) 1) .httpGet.periodSeconds) }}
 {{- end }}
 {{- end }}
 {{- end }}
