@@ -143,7 +143,7 @@ func TestBackgroundDaemons(t *testing.T) {
 				if pid := filed(t, pidfile); s.Main == nil || s.Main.PID != pid {
 					t.Fatalf("main process %+v, want that of the PID file, %d", s.Main, pid)
 				}
-				if len(s.Warnings) > 0 {
+				if len(amiss(s.Warnings)) > 0 {
 					t.Errorf("warnings: %q", s.Warnings)
 				}
 				eventually(t, "it can be reached", func() bool {
@@ -190,7 +190,7 @@ func TestBackground(t *testing.T) {
 				n.signal(unix.SIGHUP) // is caught before the first fork
 				eventually(t, "HUP reaches the daemon", func() bool { return n.stdout.String() == "HUP\n" })
 				n.expect("/readyz", 200)
-				if s := n.facts("d"); len(s.Warnings) > 0 {
+				if s := n.facts("d"); len(amiss(s.Warnings)) > 0 {
 					t.Errorf("warnings: %q", s.Warnings)
 				}
 				n.signal(unix.SIGTERM)
@@ -257,7 +257,7 @@ func TestBackgroundCrash(t *testing.T) {
 						t.Fatalf("main process %d is a worker of the last one", st.PID)
 					}
 				}
-				if len(s.Warnings) > 0 {
+				if len(amiss(s.Warnings)) > 0 {
 					t.Errorf("warnings: %q", s.Warnings)
 				}
 				eventually(t, "the PID file names the main process", func() bool { return filed(t, pidfile) == n.mainPID("d") })
@@ -405,7 +405,7 @@ func TestPIDFile(t *testing.T) {
 			if pid := filed(t, pidfile); n.mainPID("d") != pid {
 				t.Errorf("main process %d, want %d", n.mainPID("d"), pid)
 			}
-			if s := n.facts("d"); len(s.Warnings) > 0 {
+			if s := n.facts("d"); len(amiss(s.Warnings)) > 0 {
 				t.Errorf("it is ready by its PID file, and status warns: %q", s.Warnings)
 			}
 			n.signal(unix.SIGTERM)
@@ -431,7 +431,7 @@ func TestPIDFile(t *testing.T) {
 		n.untilBody("/readyz", 503, "the PID file "+dir+"/pid does not exist, or is empty; forks seen: 0")
 		touch(t, dir+"/go")
 		n.until("/readyz", 200)
-		if s := n.facts("d"); len(s.Warnings) > 0 {
+		if s := n.facts("d"); len(amiss(s.Warnings)) > 0 {
 			t.Errorf("warnings: %q", s.Warnings)
 		}
 	})

@@ -174,7 +174,7 @@ func TestContainerRuntime(t *testing.T) {
 				nobodyIs("still created")
 				box.run()
 				n.until("/readyz/redis", 200)
-				if s := n.status("redis"); s.Main == nil || s.Main.PID != d.inner() || len(s.Warnings) > 0 {
+				if s := n.status("redis"); s.Main == nil || s.Main.PID != d.inner() || len(amiss(s.Warnings)) > 0 {
 					t.Fatalf("round %d: main process is %+v, want %d; warnings %q", i, s.Main, d.inner(), s.Warnings)
 				}
 				for range 3 {
