@@ -16,18 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// needFewNumbers is for tests that leave a PID namespace few numbers, so that they
-// come again all the time. Before Linux 6.14 that would be the whole machine's limit.
-func needFewNumbers(t *testing.T) {
-	t.Helper()
-	needRoot(t)
+// fewNumbers reports whether a PID namespace can be left few numbers, so that they come
+// again all the time. Before Linux 6.14 that would be the whole machine's limit.
+func fewNumbers() bool {
 	var host unix.Utsname
 	var major, minor int
 	_ = unix.Uname(&host)
-	release := unix.ByteSliceToString(host.Release[:])
-	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 || major < 6 || major == 6 && minor < 14 {
-		lacking(t, "missing a pid_max for each PID namespace; it needs Linux 6.14, this is "+release)
-	}
+	n, _ := fmt.Sscanf(unix.ByteSliceToString(host.Release[:]), "%d.%d", &major, &minor)
+	return n == 2 && (major > 6 || major == 6 && minor >= 14)
 }
 
 // TestReusedNumbers: numbers are given away again as fast as they can be, between a
@@ -35,26 +31,40 @@ func needFewNumbers(t *testing.T) {
 // reach who has the number now, and always the right process while it lives.
 func TestReusedNumbers(t *testing.T) {
 	t.Parallel()
-	needFewNumbers(t)
+	needRoot(t)
 	rounds := 5000 // of each kind
 	if testing.Short() {
 		rounds = 300
 	}
+	few := fewNumbers()
+	if !few && !exists("/proc/sys/kernel/ns_last_pid") {
+		lacking(t, "missing a way to have process numbers used again: Linux 6.14, or CONFIG_CHECKPOINT_RESTORE")
+	}
 	program := compile(t, "reuse")
 	for _, c := range []struct {
-		name string
-		args []string
+		name   string
+		args   []string
+		choose bool
 	}{
-		{"in podnotify's namespace", nil},
-		{"in a namespace below", []string{"310"}},
+		{"in podnotify's namespace", nil, !few},
+		{"in a namespace below", []string{"310"}, !few},
+		{"as older kernels have it", nil, true}, // what the others do before Linux 6.14
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPod(t)
-			p.start(t, order{}, "sh", "-c", "echo 360 >/proc/sys/kernel/pid_max").exit()
+			rounds, env := rounds, []string{}
+			if c.choose {
+				env = append(env, "CHOOSE=1")
+				if few {
+					rounds = 300
+				}
+			} else {
+				p.start(t, order{}, "sh", "-c", "echo 360 >/proc/sys/kernel/pid_max").exit()
+			}
 			n := p.serve(t, order{}, "sidecar", "--service", "d", "--expect", "notify", "--select-process", "^daemon")
 			ours, theirs := channel(t)
-			p.start(t, order{stdin: theirs, env: []string{"NOTIFY_SOCKET=" + n.socket("d")}}, append([]string{program}, c.args...)...)
+			p.start(t, order{stdin: theirs, env: append(env, "NOTIFY_SOCKET="+n.socket("d"))}, append([]string{program}, c.args...)...)
 			said := bufio.NewReader(ours)
 			do := func(command string) string {
 				t.Helper()

@@ -48,11 +48,26 @@ static pid_t process(const char *what)
 
 static int ended(pid_t pid);
 
+static int choose; /* numbers are chosen, not waited for */
+
+/* The next process gets this number, if it is free. */
+static void next(pid_t number)
+{
+	FILE *last = fopen("/proc/sys/kernel/ns_last_pid", "w");
+
+	if (!last || fprintf(last, "%d", number - 1) < 0 || fclose(last) < 0)
+		fail("set ns_last_pid");
+}
+
 /* A process with a number, which has to be free. */
 static pid_t take(pid_t number)
 {
 	for (;;) {
-		pid_t pid = fork();
+		pid_t pid;
+
+		if (choose)
+			next(number);
+		pid = fork();
 		if (pid < 0)
 			fail("fork");
 		if (pid == 0 && getpid() != number)
@@ -134,6 +149,7 @@ int main(int argc, char **argv)
 	name = argv[0];
 	say_open();
 	dup2(0, 1); /* answers go where commands come from */
+	choose = getenv("CHOOSE") != NULL;
 	if (argc > 1) { /* in a namespace below, with this many numbers */
 		if (unshare(CLONE_NEWPID) < 0)
 			fail("make a PID namespace");
@@ -142,18 +158,20 @@ int main(int argc, char **argv)
 			fail("fork");
 		if (first > 0)
 			return ended(first) != -1;
-		FILE *max = fopen("/proc/sys/kernel/pid_max", "w");
-		if (!max || fputs(argv[1], max) < 0 || fclose(max) < 0)
+		FILE *max = choose ? NULL : fopen("/proc/sys/kernel/pid_max", "w");
+		if (!choose && (!max || fputs(argv[1], max) < 0 || fclose(max) < 0))
 			fail("set pid_max");
 	}
-	do { /* the first 300 numbers come once only */
+	while (!choose) { /* the first 300 numbers come once only */
 		first = fork();
 		if (first < 0)
 			fail("fork");
 		if (first == 0)
 			_exit(0);
 		ended(first);
-	} while (first < 300);
+		if (first >= 300)
+			break;
+	}
 	if (pipe(to_helper) < 0 || pipe(from_helper) < 0)
 		fail("make a pipe");
 	first = fork();
