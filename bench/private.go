@@ -82,7 +82,7 @@ func machine() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	release, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
-	prio := "SCHED_FIFO"
+	prio := "nice -15"
 	if !mayPrioritize() {
 		prio = "no priority"
 	}

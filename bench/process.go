@@ -27,26 +27,23 @@ type process struct {
 	log *bytes.Buffer
 }
 
-// priority is the real-time priority of everything that is timed: other work of the
-// machine then waits, and the ratio is about the programs.
-const priority = 5
+// priority is that of everything that is timed: other work of the machine then waits,
+// and the ratio is about the programs. A real-time priority would be sharper, but two
+// threads of a Go program that wait for each other by spinning can then hold up a small
+// machine for ever.
+const priority = -15
 
 var mayPrioritize = sync.OnceValue(func() bool {
 	done := make(chan bool)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- setFIFO(priority) == nil
+		done <- setPriority(priority) == nil
 	}()
 	return <-done
 })
 
-func setFIFO(prio uint32) error {
-	a := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: prio}
-	if prio == 0 {
-		a.Policy = unix.SCHED_NORMAL
-	}
-	return unix.SchedSetAttr(0, &a, 0)
-}
+// setPriority is about this thread.
+func setPriority(nice int) error { return unix.Setpriority(unix.PRIO_PROCESS, 0, nice) }
 
 // launch starts a command, with priority if that is permitted: a child inherits that of
 // the thread which forks it.
@@ -57,12 +54,12 @@ func launch(c *exec.Cmd, prioritized bool) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		if err := setFIFO(priority); err != nil {
+		if err := setPriority(priority); err != nil {
 			done <- err
 			return
 		}
 		err := c.Start()
-		done <- errors.Join(err, setFIFO(0))
+		done <- errors.Join(err, setPriority(0))
 		runtime.UnlockOSThread()
 	}()
 	return <-done
