@@ -154,12 +154,15 @@ func (e *Error) malformed() bool {
 }
 
 // Open reports what --fail-open forgives: podnotify's trouble, which is not the
-// daemon's. A name that cannot be resolved is a mistake, and is not forgiven.
+// daemon's. "No route to host" is what the kernel makes of a connection that is
+// late to a container that is gone, and "network is unreachable" of one whose
+// network is. A name that cannot be resolved is a mistake, and is not forgiven.
 func (e *Error) Open() bool {
 	if _, ok := errors.AsType[*net.DNSError](e.Err); ok {
 		return false
 	}
-	return e.timedOut() || e.reset() || errors.Is(e.Err, syscall.ECONNREFUSED)
+	return e.timedOut() || e.reset() || errors.Is(e.Err, syscall.ECONNREFUSED) ||
+		errors.Is(e.Err, syscall.EHOSTUNREACH) || errors.Is(e.Err, syscall.ENETUNREACH)
 }
 
 // Page is the path of a page, or of its part for one service.

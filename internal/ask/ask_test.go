@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -310,6 +312,21 @@ func TestLine(t *testing.T) {
 		if got := Printable(s); got != want {
 			t.Errorf("%q: %q, want %q", s, got, want)
 		}
+	}
+}
+
+// A container that is gone leaves an address that nobody answers at: late it is
+// a time-out, and once the kernel knows it is this.
+func TestUnreachableIsOpen(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EHOSTUNREACH, syscall.ENETUNREACH} {
+		e := &Error{DefaultAddress, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errno)}}
+		if !e.Open() {
+			t.Errorf("%v is not forgiven", e)
+		}
+	}
+	e := &Error{DefaultAddress, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EACCES)}}
+	if e.Open() {
+		t.Errorf("%v is forgiven", e)
 	}
 }
 
