@@ -250,6 +250,19 @@ func TestInjectionKeeps(t *testing.T) {
 		t.Errorf("not labelled: %v\n%s", err, cmp.Diff(unlabelled, after))
 	}
 
+	// No place for podnotify, or nobody who would look.
+	for name, change := range map[string]func(*corev1.Pod){
+		"a container called podnotify":       func(p *corev1.Pod) { p.Spec.Containers[0].Name = "podnotify" },
+		"an init container called podnotify": func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Name: "podnotify"}} },
+		"a mirror":                           func(p *corev1.Pod) { p.Annotations = map[string]string{"kubernetes.io/config.mirror": "x"} },
+	} {
+		pod := created(t, bare)
+		change(pod)
+		if after, err := in.inject(t, pod.DeepCopy()); err != nil || !cmp.Equal(pod, after) {
+			t.Errorf("%s: %v\n%s", name, err, cmp.Diff(pod, after))
+		}
+	}
+
 	// A daemon that has its own NOTIFY_SOCKET, user and grace period.
 	own := created(t, bare)
 	user := int64(1000)
@@ -277,12 +290,15 @@ func TestInjectionKeeps(t *testing.T) {
 func TestInjectionOptions(t *testing.T) {
 	in := newInjector(t)
 	pod := created(t, bare)
-	pod.Annotations = map[string]string{"podnotify.io/redis.timeouts.strat": "1m", "podnotify.io/redis.expect": "none"}
+	pod.Annotations = map[string]string{
+		"podnotify.io/redis.timeouts.strat": "1m", "podnotify.io/redis.expect": "none",
+		"podnotify.io/redis.watchdog.interval": "0", "podnotify.io/redis.select.process": "^redis$(PATH)$",
+	}
 	after, err := in.inject(t, pod)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"sidecar", "--service=redis", "--select-container=redis", "--timeouts-stop=25s", "--expect=none", "--timeouts-strat=1m"}
+	want := []string{"sidecar", "--service=redis", "--select-container=redis", "--timeouts-stop=25s", "--expect=none", "--select-process=^redis$$(PATH)$$", "--watchdog-interval=0", "--timeouts-strat=1m"}
 	if d := cmp.Diff(want, after.Spec.InitContainers[0].Args); d != "" {
 		t.Error(d)
 	}

@@ -49,6 +49,11 @@ func TestKustomize(t *testing.T) {
 	if after.Env[0] != was.Env[0] || !cmp.Equal(after.VolumeMounts[0], was.VolumeMounts[0]) || after.Name != was.Name {
 		t.Errorf("what was there is gone:\n%s", cmp.Diff(was, after))
 	}
+	// Whether there is a token is for the daemon to say.
+	component := readAll(t, root+"/examples/kustomize/component/pod.yaml")
+	if is := into[appsv1.Deployment](t, component[0].Object).Spec.Template.Spec.AutomountServiceAccountToken; is != nil {
+		t.Errorf("automountServiceAccountToken becomes %v", *is)
+	}
 	if d := cmp.Diff(base[1].Object, all[1].Object); d != "" {
 		t.Errorf("the one that is not labelled:\n%s", d)
 	}
