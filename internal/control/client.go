@@ -55,6 +55,7 @@ func ask(ctx context.Context, path, method, page, form string) (code int, body [
 	if err == nil {
 		code = answer.StatusCode
 		body, err = io.ReadAll(answer.Body)
+		answer.Body.Close()
 	}
 	switch {
 	case err == nil:

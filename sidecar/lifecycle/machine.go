@@ -576,7 +576,7 @@ func (m *Machine) gone(e Event, now time.Time) {
 	if e.Exit.OOM {
 		reason = "oom-killed"
 	}
-	x := &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, asked: m.away || m.respawn}
+	x := &LastExit{Exit: e.Exit, Who: e.Who, At: now, Reason: reason, Asked: m.away || m.respawn}
 	x.Clean = x.clean()
 	m.s.LastExit = x
 	m.s.Main, m.s.Owed = ProcID{}, ProcID{}
@@ -795,7 +795,7 @@ func (x *LastExit) clean() bool {
 	case 1, 2, 13, 15:
 		return true
 	}
-	return x.asked || !x.Known || x.Exit.Clean()
+	return x.Asked || !x.Known || x.Exit.Clean()
 }
 
 // stopAsked: whoever asks last is heard. A daemon on its way to a respawn that is

@@ -69,7 +69,7 @@ type LastExit struct {
 	At     time.Time
 	Reason string // "stopping", "exited", "killed", "oom-killed" or "unknown"
 	Clean  bool
-	asked  bool // we had asked it to stop
+	Asked  bool // we had asked it to stop
 }
 
 // Facts are what the sidecar loop knows beside the machine. They are shown; the
