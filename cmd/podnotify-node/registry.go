@@ -39,8 +39,8 @@ type registry struct {
 	log    *slog.Logger
 	ctx    context.Context // ends with the program
 
-	connected atomic.Bool // containerd answers
-	swept     bool        // state files of containers that are no more are removed
+	away  atomic.Pointer[string] // why containerd does not answer; nil: it does
+	swept bool                   // state files of containers that are no more are removed
 
 	mu    sync.RWMutex // leaf
 	keys  map[ctrd.Key]*container
@@ -56,6 +56,19 @@ type container struct {
 	names  []string
 	labels []string
 	file   *journal.File
+	node   *registry
+}
+
+// Look adds what is wrong with the node to what is known of the container.
+func (c *container) Look() *lifecycle.Snapshot {
+	look := c.Tenant.Look()
+	why := c.node.away.Load()
+	if why == nil {
+		return look
+	}
+	with := *look
+	with.Facts.Warnings = append(slices.Clone(with.Facts.Warnings), *why)
+	return &with
 }
 
 // Labels implements metrics.Labelled.
@@ -64,10 +77,12 @@ func (c *container) Labels() []string { return c.labels }
 var labelNames = []string{"namespace", "pod", "container"}
 
 func newRegistry(ctx context.Context, node *sidecar.Node, dir *rundir.Dir, state *journal.Dir, client *ctrd.Client, log *slog.Logger) *registry {
-	return &registry{
+	r := &registry{
 		node: node, dir: dir, state: state, client: client, log: log, ctx: ctx,
 		keys: map[ctrd.Key]*container{}, names: map[string]*container{},
 	}
+	r.away.Store(new("containerd was not asked yet"))
+	return r
 }
 
 // nameOf is what a container is called first: NAMESPACE/POD/CONTAINER, or its id.
@@ -137,7 +152,7 @@ func (r *registry) add(name string, c ctrd.Container) error {
 		rundir.WarnClosed(r.log, name, closed)
 		cfg.Address = address
 	}
-	n := &container{what: c, names: []string{name}, labels: []string{c.Pod.Namespace, c.Pod.Name, c.Pod.Container}}
+	n := &container{node: r, what: c, names: []string{name}, labels: []string{c.Pod.Namespace, c.Pod.Name, c.Pod.Container}}
 	if name != c.ID {
 		n.names = append(n.names, c.ID)
 	}
@@ -266,16 +281,17 @@ func (r *registry) Removed(k ctrd.Key) {
 
 // Connected implements ctrd.Handler.
 func (r *registry) Connected(yes bool, reason error) {
-	was := r.connected.Swap(yes)
-	switch {
-	case yes && !was:
-		r.log.Info("watching containerd", "address", r.client.Address)
-	case !yes && was:
-		r.log.Warn("containerd went away; daemons are heard all the same, new containers are not", "error", reason)
-	case !yes:
-		r.log.Debug("containerd does not answer", "error", reason)
+	if !yes {
+		why := reason.Error()
+		if was := r.away.Swap(&why); was == nil || *was != why {
+			r.log.Warn("containerd does not answer; daemons that are known are heard all the same, new containers are not served", "error", reason)
+		}
+		return
 	}
-	if yes && !r.swept {
+	if r.away.Swap(nil) != nil {
+		r.log.Info("watching containerd", "address", r.client.Address)
+	}
+	if !r.swept {
 		r.swept = true
 		r.sweep()
 	}
@@ -360,7 +376,7 @@ func (r *registry) measured() []metrics.Source { return list[metrics.Source](r) 
 
 // degraded names our own troubles, which fail no probe.
 func (r *registry) degraded() map[string]bool {
-	return map[string]bool{"state": r.state.Trouble() != nil, "containerd": !r.connected.Load()}
+	return map[string]bool{"state": r.state.Trouble() != nil, "containerd": r.away.Load() != nil}
 }
 
 // healthy reports why we cannot hear. That containerd does not answer is no reason:

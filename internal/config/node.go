@@ -31,13 +31,22 @@ var nodeKeys = func() (keys []key[NodeConfig]) {
 	}
 	return append(keys,
 		key[NodeConfig]{"containerd", DefaultContainerd, "PATH", "containerd's socket",
-			into(readPath, func(c *NodeConfig) *string { return &c.Containerd })},
+			func(c *NodeConfig, v string) (f *fault) {
+				if v == "" {
+					return &fault{"there is nothing without containerd", "name its socket, by default " + DefaultContainerd}
+				}
+				c.Containerd, f = readPath(v)
+				return f
+			}},
 		key[NodeConfig]{"namespaces", "", "LIST", "namespaces of containerd to serve, with commas between them; by default all",
 			func(c *NodeConfig, v string) *fault {
 				for name := range strings.SplitSeq(v, ",") {
 					if name = strings.TrimSpace(name); name != "" {
 						c.Namespaces = append(c.Namespaces, name)
 					}
+				}
+				if v != "" && c.Namespaces == nil {
+					return &fault{"names no namespace", "name some, or leave it empty for all"}
 				}
 				return nil
 			}})

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -124,12 +125,18 @@ func (c *Client) Watch(ctx context.Context, h Handler) {
 func (c *Client) watch(ctx context.Context, h Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// The client waits for a socket that is not there, and does not say why.
+	s, err := net.Dial("unix", c.Address)
+	if err != nil {
+		return err
+	}
+	_ = s.Close() // nothing was said
 	d, err := client.New(c.Address, client.WithTimeout(10*time.Second))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = d.Close() }()          // nothing hangs on it
-	if _, err := d.Version(ctx); err != nil { // the stream alone would wait
+	defer func() { _ = d.Close() }() // nothing hangs on it
+	if err := answers(ctx, d); err != nil {
 		return err
 	}
 	var filters []string
@@ -157,6 +164,14 @@ func (c *Client) watch(ctx context.Context, h Handler) error {
 			return err
 		}
 	}
+}
+
+// answers asks for anything, not for long: the stream of events would wait for ever.
+func answers(ctx context.Context, d *client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := d.Version(ctx)
+	return err
 }
 
 func (c *Client) concerns(namespace string) bool {
@@ -395,6 +410,12 @@ var (
 func (c *Client) respawn(ctx context.Context, k Key) error {
 	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, k.Namespace), respawnTime)
 	defer cancel()
+	// The client waits for a socket that is not there, and does not say why.
+	s, err := net.Dial("unix", c.Address)
+	if err != nil {
+		return err
+	}
+	_ = s.Close() // nothing was said
 	d, err := client.New(c.Address, client.WithTimeout(10*time.Second))
 	if err != nil {
 		return err
