@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,13 +31,17 @@ type memory struct {
 	core    core   // as handed over last
 	said    uint64 // the STATUS that went with it
 	at      time.Time
-	due     time.Time // when a change of STATUS alone is to be written; zero: none waits
-	writing bool      // what was handed over is not written yet, and nothing later is published
-	next    *lifecycle.Snapshot
+	due     time.Time              // when a change of STATUS alone is to be written; zero: none waits
+	writing bool                   // what was handed over is not published yet, and nothing later is
+	next    *lifecycle.Snapshot    // of what was handed over, if more has happened since
+	ended   chan struct{}          // closed when the write under way has
+	result  atomic.Pointer[result] // how the write under way has ended; nil: it has not
 
 	held  []func(error) // wait for the write under way
 	later []func(error) // wait for the one after it
 }
+
+type result struct{ err error }
 
 // core is what is written at once when it changes.
 type core struct {
@@ -44,6 +49,8 @@ type core struct {
 	access  Access
 	begun   uint64
 	elected bool
+	alive   bool
+	left    time.Duration
 }
 
 // trouble is why the journal keeps nothing, nil if it does.
@@ -55,7 +62,7 @@ func (s *Service) trouble() *string {
 }
 
 func (s *Service) core() core {
-	return core{Record: s.m.Record(), access: s.access, begun: s.begun, elected: s.elected}
+	return core{Record: s.m.Record(), access: s.access, begun: s.begun, elected: s.elected, alive: s.facts.ContainerAlive, left: s.left}
 }
 
 // remember hands over what has changed. The lock is held, and s.main is who the
@@ -66,8 +73,10 @@ func (s *Service) remember() {
 		s.release(&m.later, nil)
 		return
 	}
-	if m.writing { // written calls again
-		return
+	if m.writing {
+		if r := m.result.Load(); r == nil || !s.publish(r.err) {
+			return // publish calls again
+		}
 	}
 	now := s.now()
 	c := s.core()
@@ -89,8 +98,8 @@ func (s *Service) remember() {
 	if !waits {
 		// STATUS is no promise; a process that is gone proves itself that a record
 		// of its life is old; and with podnotify run the daemon begins anew.
-		m.file.Write(s.record(c), func(error) {})
 		s.release(&m.later, nil)
+		m.file.Write(s.record(c), nil)
 		return
 	}
 	before := s.snap.Load()
@@ -98,41 +107,56 @@ func (s *Service) remember() {
 		before = s.snapshot()
 		s.snap.Store(before)
 	}
-	m.next = s.snapshot()
-	if !m.file.Write(s.record(c), s.written) {
+	m.writing = m.file.Write(s.record(c), s.written)
+	if !m.writing {
 		s.release(&m.later, nil)
 		return
 	}
-	m.writing = true
 	m.held, m.later = m.later, m.held[:0]
 }
 
-// written is told by the journal. It must not wait for the lock.
+// written is told by the journal. It must not wait for the lock: whoever has it
+// publishes, at the latest the goroutine made here.
 func (s *Service) written(err error) {
+	s.mem.result.Store(&result{err})
 	if s.mu.TryLock() {
-		s.publish(err)
+		s.publishWritten()
 		s.mu.Unlock()
 		return
 	}
 	go func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.publish(err)
+		s.publishWritten()
 	}()
 }
 
-// publish shows what has been written. The lock is held.
-func (s *Service) publish(err error) {
+// publishWritten publishes what has been written, if somebody has not done so
+// already, and hands over what has happened meanwhile. The lock is held.
+func (s *Service) publishWritten() {
+	if s.mem.writing && s.mem.result.Load() != nil {
+		s.remember()
+	}
+}
+
+// publish shows what has been written. The lock is held. It reports whether more
+// is to be written.
+func (s *Service) publish(err error) (more bool) {
 	m := &s.mem
 	m.writing = false
-	s.snap.Store(m.next)
-	m.next = nil
+	m.result.Store(nil)
+	if m.next != nil {
+		s.snap.Store(m.next)
+		m.next = nil
+	} else {
+		s.snap.Store(s.snapshot())
+		s.stale.Store(false)
+	}
 	s.release(&m.held, err)
 	if s.closed {
 		s.release(&m.later, err)
-		return
 	}
-	s.remember() // what has happened meanwhile
+	return !s.closed
 }
 
 func (s *Service) release(held *[]func(error), err error) {
@@ -141,6 +165,29 @@ func (s *Service) release(held *[]func(error), err error) {
 	}
 	clear(*held)
 	*held = (*held)[:0]
+}
+
+// unwritten is what may be told while a change is being written: what was known
+// before, and that the main process is paused, which is not on file because the
+// kernel tells it at any time. The lock is held.
+func (s *Service) unwritten() *lifecycle.Snapshot {
+	n := s.snap.Load()
+	now := s.m.Main() == n.Main && s.m.Paused()
+	if n.Main == (lifecycle.ProcID{}) || n.Paused == now {
+		return n
+	}
+	c := *n
+	c.Paused = now
+	s.snap.Store(&c)
+	return &c
+}
+
+// preserve keeps what was handed over from what happens next, until it is
+// published. The lock is held.
+func (s *Service) preserve() {
+	if s.mem.writing && s.mem.next == nil {
+		s.mem.next = s.snapshot()
+	}
 }
 
 // remembered reports whether everything is on file that has to be.
@@ -164,12 +211,11 @@ func (s *Service) holdBarrier(fd int) bool {
 
 // record is what is written.
 func (s *Service) record(c core) *journal.Record {
-	r := &journal.Record{State: c.Record, Access: c.access.String(), Begun: c.begun, Elected: c.elected}
+	r := &journal.Record{State: c.Record, Entry: s.entry, Access: c.access.String(), Begun: c.begun, Elected: c.elected, Alive: c.alive, Left: c.left}
 	text, _ := s.m.Text()
 	r.State.Status = string(text)
 	if s.main != nil {
 		r.Main = journal.Process{ID: s.main.h.ID(), Inode: s.main.h.Inode(), Container: s.box}
-		r.Entry = s.entry
 	}
 	return r
 }
@@ -203,7 +249,15 @@ func (s *Service) recall() {
 		}
 	}
 	switch verdict {
+	case journal.Idle:
+		s.left = r.Left
+		s.apply(lifecycle.Event{Kind: lifecycle.Resumed})
+		if x := s.m.LastExit(); x != nil && r.Alive {
+			s.facts.ContainerAlive = s.containerAlive(x.Who)
+		}
 	case journal.Lost:
+		// That its container lives on without it is not held against it: it may have
+		// handed over to another, and said so to nobody.
 		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: main, Missed: true})
 	case journal.Proven:
 		p := s.meet(h.ID().PID, h)

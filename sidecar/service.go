@@ -276,6 +276,10 @@ func (s *Service) Close() {
 		s.mu.Unlock()
 		return
 	}
+	if !s.mem.due.IsZero() { // the newest STATUS
+		s.mem.at = time.Time{}
+		s.remember()
+	}
 	s.closed = true
 	s.end()
 	s.timer.Stop()
@@ -329,7 +333,11 @@ func (s *Service) apply(e lifecycle.Event) {
 	case lifecycle.Found, lifecycle.MainPID:
 		e.Missed = s.missed(e.Who)
 	}
+	s.preserve()
 	actions := s.m.Apply(e, now)
+	if s.m.Phase() != from && s.m.Main() == s.mainID() {
+		s.remember() // it is written while we find out the rest
+	}
 	if s.m.Phase() == lifecycle.Gone && from != lifecycle.Gone {
 		s.judgeForks()
 		s.gone() // before it is started again
@@ -449,7 +457,10 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mem.writing {
+	if s.publishWritten(); s.mem.writing {
+		return s.unwritten()
+	}
+	if !s.stale.Load() && s.trouble() == s.told.Load() { // it was published just now
 		return s.snap.Load()
 	}
 	n := s.snapshot()
@@ -472,6 +483,9 @@ func (s *Service) snapshot() *lifecycle.Snapshot {
 	}
 	if n.Errno != 0 {
 		n.Facts.ErrnoName = notify.ErrnoName(n.Errno)
+	}
+	if n.Unknown && s.cfg.Policy.OnUnknown == lifecycle.UnknownReady {
+		n.Facts.Warnings = append(n.Facts.Warnings, "called ready because policy.unknown says so; what the daemon said may have been missed")
 	}
 	t := s.trouble()
 	if s.told.Store(t); t != nil {

@@ -246,6 +246,9 @@ func TestRestartPolicies(t *testing.T) {
 		early(n)
 		n = n.again(append(args, "--policy-unknown", "ready")...)
 		n.until("/readyz", 200)
+		if w := n.status("d").Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "called ready because policy.unknown says so") {
+			t.Errorf("warnings %q", w)
+		}
 	})
 	t.Run("reload", func(t *testing.T) {
 		n := newPod(t).serve(t, order{uid: nobody}, "sidecar", args...)
@@ -371,4 +374,41 @@ func TestDamagedState(t *testing.T) {
 	}
 	p.say("READY=1")
 	n.expect("/readyz", 200)
+}
+
+// TestRestartContainerAlive: that a container lives on without its main process is
+// known after a restart, too. But a main process that ended while nobody listened
+// may have handed over to another, so that fails live for nobody.
+func TestRestartContainerAlive(t *testing.T) {
+	t.Parallel()
+	args := []string{"--service", "d", "--expect", "notify", "--select-process", "^" + bin.self} // not kill
+	for _, down := range []bool{false, true} {
+		n := newPod(t).serve(t, order{uid: nobody}, "sidecar", args...)
+		n.daemon("d", `spawn send MAINPID=$PID\nREADY=1| wait; wait`, nobody)
+		n.until("/readyz", 200)
+		main := n.status("d").Main.PID
+		kill := func() {
+			n.pod.do(t, "kill", "-9", strconv.Itoa(main))
+			eventually(t, "it has ended", func() bool { return ended(n.pod.in("/proc/"+strconv.Itoa(main)+"/stat")) })
+		}
+		if down {
+			n.crash()
+			kill()
+			n = n.again(args...)
+			n.until("/readyz", 503)
+			n.expect("/livez", 200)
+		} else {
+			kill()
+			n.untilBody("/livez", 503, "no main process")
+			n.crash()
+			n = n.again(args...)
+			n.expect("/livez", 503, "process")
+		}
+	}
+}
+
+// ended reports whether a process is a zombie or no more, by its stat file.
+func ended(stat string) bool {
+	b, err := os.ReadFile(stat)
+	return err != nil || strings.Contains(string(b), ") Z ")
 }

@@ -730,8 +730,9 @@ func TestTerm(t *testing.T) {
 			if code := n.exit(); code != 0 {
 				t.Errorf("podnotify ends with %d after %s", code, unix.SignalName(sig))
 			}
-			if _, err := os.Stat(n.socket("d")); err == nil {
-				t.Error("the notify socket is left behind")
+			// A daemon may be there when the next one comes; see TestGracefulRestart.
+			if _, err := os.Stat(n.socket("d")); err != nil {
+				t.Error("there is no notify socket left for the next podnotify: ", err)
 			}
 		}
 	})

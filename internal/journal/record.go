@@ -23,11 +23,13 @@ type Record struct {
 	Written time.Time     `json:"written"` // by the clock
 	Uptime  time.Duration `json:"uptime"`  // at the same moment, since boot, nanoseconds
 
-	Main    Process `json:"main,omitzero"`  // the main process
-	Entry   proc.ID `json:"entry,omitzero"` // the entry process of its container
-	Access  string  `json:"access,omitempty"`
-	Begun   uint64  `json:"begun,omitempty"`   // when this instance's first process started, clock ticks since boot
-	Elected bool    `json:"elected,omitempty"` // the main process was found, not named by the daemon
+	Main    Process       `json:"main,omitzero"`   // the main process
+	Entry   proc.ID       `json:"entry,omitzero"`  // the entry process of its container
+	Alive   bool          `json:"alive,omitempty"` // the main process ended, and its container lived on
+	Left    time.Duration `json:"left,omitempty"`  // when it ended, since boot, nanoseconds
+	Access  string        `json:"access,omitempty"`
+	Begun   uint64        `json:"begun,omitempty"`   // when this instance's first process started, clock ticks since boot
+	Elected bool          `json:"elected,omitempty"` // the main process was found, not named by the daemon
 
 	State lifecycle.Record `json:"state"`
 }

@@ -59,7 +59,7 @@ func may(from Phase, k Kind, to Phase) bool {
 
 func (w *watcher) apply(e Event, now time.Time) error {
 	if e.Kind == Resumed {
-		if w.last.Main == nobody {
+		if w.last.Main == nobody && w.last.Phase != Gone && w.last.Phase != Absent {
 			return nil // of whom nothing can be proven
 		}
 		var err error
@@ -137,7 +137,7 @@ func (w *watcher) apply(e Event, now time.Time) error {
 		must(!over || s.Main == nobody && s.Owed == nobody && !s.Paused, "main %v owed %v paused %v", s.Main, s.Owed, s.Paused),
 		must(!over || !timed || s.LimitHit || due.Equal(s.RespawnAt), "a deadline at %v", due),
 		must(s.RespawnAt.IsZero() || mode == RespawnExec && over && w.m.ComesBack() && (!old.RespawnAt.IsZero() || back || !leaves), "respawned at %v", s.RespawnAt),
-		must(s.LimitHit == old.LimitHit || s.LimitHit && w.p.Respawn.Limit > 0 && w.p.Respawn.Interval > 0 && (e.Kind == Ended || e.Kind == Timer || e.Kind == Trigger) ||
+		must(s.LimitHit == old.LimitHit || s.LimitHit && w.p.Respawn.Limit > 0 && w.p.Respawn.Interval > 0 && (e.Kind == Ended || e.Kind == Timer || e.Kind == Trigger || e.Kind == NotStarted) ||
 			!s.LimitHit && (s.Phase == Ready || e.Kind == RespawnAsked || e.Kind == ResetRespawns || e.Kind == Timer), "limit hit: %v", s.LimitHit),
 		must(!old.Starved || s.Starved || over || s.Phase != Stopping && (s.Phase == Starting || old.Phase == Stopping) || !w.podded && s.Phase != Stopping, "no longer starved, although it is being respawned for it"),
 		must(timed != due.IsZero() && due.Equal(s.Deadline), "deadline %v %v, in the snapshot %v", due, timed, s.Deadline),
@@ -189,6 +189,10 @@ func (w *watcher) apply(e Event, now time.Time) error {
 			x = must(mode == RespawnExec && over && (e.Kind == RespawnAsked || !old.RespawnAt.IsZero() && e.Kind == Timer ||
 				e.Kind == NotStarted || e.Kind == Ended && e.Who == old.Main && (back || !leaves)), "starts the daemon")
 		case RestartContainer:
+			if e.Kind == Resumed && s.Phase == Gone { // it may not have come to that
+				x = must(!mode.Restarts() && a.Who == s.LastExit.Who, "restarts the container of %v", a.Who)
+				break
+			}
 			x = must(mode != RespawnExec && back && e.Kind == Ended && e.Who == old.Main && a.Who == old.Main, "restarts the container of %v", a.Who)
 		case RestartPod:
 			x = must(mode == RespawnPod && !podded && !asked && a.Who == s.Main && a.Who != nobody, "restarts the pod of %v", a.Who)

@@ -28,6 +28,7 @@ type Machine struct {
 
 	voice    voice
 	server   ProcID // the last process beside the main process that said READY=1
+	finished ProcID // it said STOPPING=1 since
 	answered ProcID // the last process whose owed stop was answered
 	replaced [replacedKept]ProcID
 	nextOld  int
@@ -86,6 +87,10 @@ func (m *Machine) LastExit() *LastExit { return m.s.LastExit }
 
 // Owed is the process whose readiness stop is being answered, zero if none.
 func (m *Machine) Owed() ProcID { return m.s.Owed }
+
+// Paused reports whether the main process is stopped by a signal, and owes us
+// nothing by it.
+func (m *Machine) Paused() bool { return m.s.Paused }
 
 // Halted reports whether the main process is known to be stopped, whatever for.
 func (m *Machine) Halted() bool {
@@ -299,7 +304,19 @@ func nop(*Machine, Event, time.Time) {}
 // count notes news that means nothing in this phase.
 func count(m *Machine, _ Event, _ time.Time) { m.s.Seen.Ignored++ }
 
-func found(m *Machine, e Event, now time.Time) { m.instance(e.Who, e.Missed, now) }
+func found(m *Machine, e Event, now time.Time) {
+	m.instance(e.Who, e.Missed, now)
+	m.heard(now)
+}
+
+// heard: the main process of a new instance may have said READY=1 before the end of
+// the last one was seen, and so before it was known to be more than another child.
+func (m *Machine) heard(now time.Time) {
+	if who := m.s.Main; who != (ProcID{}) && who == m.server && who != m.finished && m.p.Expect.listens() {
+		m.spoke = true
+		m.ready(now)
+	}
+}
 
 // refound takes a main process while none is known, or while only a launcher
 // stood in for the one that will stop.
@@ -319,7 +336,7 @@ func refound(m *Machine, e Event, now time.Time) {
 
 func foundNext(m *Machine, e Event, now time.Time) {
 	if e.Who != m.s.Main {
-		m.instance(e.Who, e.Missed, now)
+		found(m, e, now)
 	}
 }
 
@@ -342,7 +359,7 @@ func readyAgain(m *Machine, e Event, now time.Time) {
 	}
 	if v := m.speak(e, now); v != nil {
 		v.ready = true
-		m.server = e.Who
+		m.server, m.finished = e.Who, ProcID{}
 	} else {
 		m.spoke = true
 	}
@@ -434,6 +451,7 @@ func stopping(m *Machine, e Event, now time.Time) {
 	}
 	if v := m.speak(e, now); v != nil {
 		v.stopping = true
+		m.finished = e.Who
 	}
 	m.s.StopSaid = true
 	m.enter(Stopping, now)
@@ -445,12 +463,15 @@ func stoppingAgain(m *Machine, e Event, now time.Time) {
 		return
 	}
 	m.s.StopSaid = true
+	if e.Who == m.server {
+		m.finished = e.Who
+	}
 	if e.Who == m.s.Main {
 		m.voice, m.held = voice{}, false
 	}
 }
 
-func mainNew(m *Machine, e Event, now time.Time) { m.instance(e.Who, e.Missed, now) }
+func mainNew(m *Machine, e Event, now time.Time) { found(m, e, now) }
 
 func mainPID(m *Machine, e Event, _ time.Time) {
 	if e.Who == m.s.Main {

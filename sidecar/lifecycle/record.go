@@ -41,6 +41,7 @@ type Record struct {
 	VoiceReady    bool                 `json:"voiceReady,omitempty"`
 	VoiceStopping bool                 `json:"voiceStopping,omitempty"`
 	Server        ProcID               `json:"server,omitzero"`
+	Finished      ProcID               `json:"finished,omitzero"`
 	Held          bool                 `json:"held,omitempty"`
 	Replaced      [replacedKept]ProcID `json:"replaced,omitzero"` // former main processes
 
@@ -150,7 +151,7 @@ func (m *Machine) Record() Record {
 		Watchdog: s.Watchdog, Starved: s.Starved, Triggered: s.Triggered, GateOpen: s.GateOpen,
 		ReloadLate: s.ReloadLate, StopLate: s.StopLate, StopSaid: s.StopSaid,
 		Spoke: m.spoke, Voice: m.voice.who, VoiceReady: m.voice.ready, VoiceStopping: m.voice.stopping,
-		Server: m.server, Held: m.held, Replaced: m.replaced,
+		Server: m.server, Finished: m.finished, Held: m.held, Replaced: m.replaced,
 		Asked: m.asked, Away: m.away, Leaving: m.leaving, Before: m.before, Kills: m.kills, Respawn: m.respawn, Why: m.why, Podded: m.podded,
 		Respawns: s.Respawns, Respawned: s.Respawned, Window: m.pace.since, Counted: m.pace.count, LimitHit: s.LimitHit,
 		LastExit: s.LastExit,
@@ -173,7 +174,7 @@ func Restore(p Policy, r Record) *Machine {
 	m.s.Errno, m.s.BusError, m.s.VarlinkError = r.Errno, r.BusError, r.VarlinkError
 	m.s.Watchdog, m.s.Starved, m.s.Triggered, m.s.GateOpen = r.Watchdog, r.Starved, r.Triggered, r.GateOpen
 	m.s.ReloadLate, m.s.StopLate, m.s.StopSaid = r.ReloadLate, r.StopLate, r.StopSaid
-	m.spoke, m.server, m.held, m.replaced = r.Spoke, r.Server, r.Held, r.Replaced
+	m.spoke, m.server, m.finished, m.held, m.replaced = r.Spoke, r.Server, r.Finished, r.Held, r.Replaced
 	m.voice = voice{who: r.Voice, ready: r.VoiceReady, stopping: r.VoiceStopping}
 	m.asked, m.away, m.leaving, m.before, m.kills = r.Asked, r.Away, r.Leaving, r.Before, r.Kills
 	m.respawn, m.why, m.podded = r.Respawn, r.Why, r.Podded
@@ -246,6 +247,14 @@ func resumeStopping(m *Machine, e Event, now time.Time) {
 	default:
 		m.enter(Starting, now)
 		resumeStarting(m, e, now)
+	}
+}
+
+// resumeGone goes on with a respawn: what was to end with the main process may not
+// have.
+func resumeGone(m *Machine, _ Event, _ time.Time) {
+	if m.respawn && m.s.LastExit != nil && !m.p.Respawn.Mode.Restarts() {
+		m.act(RestartContainer, m.s.LastExit.Who)
 	}
 }
 

@@ -350,6 +350,13 @@ func TestRestart(t *testing.T) {
 			{7 * sec, Event{Kind: Resumed, Who: next}, "starting 30 --- triggered limit unknown due=1m2s"},
 			{62 * sec, tick, "starting 30 --- triggered unknown"},
 		}},
+		{"its container was to end, too", with(ExpectNotify, func(p *Policy) { p.Respawn.Mode = RespawnSignal }), []step{
+			start, ready,
+			{2 * sec, triggers, "stopping 10 S-- triggered; abort 10"},
+			{3 * sec, ends(daemon), "gone - --- triggered; restart container of 10"},
+			{4 * sec, Event{Kind: Resumed}, "gone - --- triggered; restart container of 10"},
+			{5 * sec, finds(next), "starting 30 --L"},
+		}},
 		{"unknown: ready", with(ExpectNotify, unknown(UnknownReady)), []step{
 			start,
 			{1 * sec, resumes, "ready 10 SRL unknown"},
@@ -414,6 +421,43 @@ func TestRestart(t *testing.T) {
 		{26 * sec, tick, "starting 10 --L unknown"},
 	}})
 	tell(t, rows)
+}
+
+// TestHeardTooEarly: the READY=1 of the next instance overtakes the end of the last.
+func TestHeardTooEarly(t *testing.T) {
+	tell(t, []story{
+		{"found afterwards", of(ExpectNotify), []step{
+			{0, finds(daemon), "starting 10 --L"},
+			{1 * sec, saysReady(daemon), "ready 10 SRL"},
+			{2 * sec, saysReady(next), "ready 10 SRL; hold 30"},
+			{2 * sec, ends(daemon), "gone - --L"},
+			{3 * sec, finds(next), "ready 30 SRL"},
+			{4 * sec, ends(next), "gone - --L"},
+			{5 * sec, finds(child), "starting 20 --L"},
+		}},
+		{"but it said STOPPING=1, too", of(ExpectNotify), []step{
+			{0, finds(daemon), "starting 10 --L"},
+			{1 * sec, saysReady(daemon), "ready 10 SRL"},
+			{2 * sec, saysReady(next), "ready 10 SRL; hold 30"},
+			{2 * sec, saysStop(next), "stopping 10 S-L"},
+			{2 * sec, ends(daemon), "gone - --L"},
+			{3 * sec, finds(next), "starting 30 --L"},
+		}},
+		{"named afterwards", of(ExpectNotify), []step{
+			{0, finds(daemon), "starting 10 --L"},
+			{1 * sec, saysReady(daemon), "ready 10 SRL"},
+			{2 * sec, saysReady(next), "ready 10 SRL; hold 30"},
+			{2 * sec, ends(daemon), "gone - --L"},
+			{3 * sec, names(next), "ready 30 SRL"},
+		}},
+		{"which is not what is waited for", of(ExpectStop), []step{
+			{0, stops(daemon), "starting 10 --L owed=10; continue 10"},
+			{1 * sec, runs(daemon), "ready 10 SRL"},
+			{2 * sec, saysReady(next), "ready 10 SRL; hold 30"},
+			{2 * sec, ends(daemon), "gone - --L"},
+			{3 * sec, finds(next), "starting 30 --L"},
+		}},
+	})
 }
 
 // TestRestartKeeps: texts, counts and times are the same afterwards.
