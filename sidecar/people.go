@@ -236,13 +236,18 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	s.probePermission(p)
 }
 
+// described is when a process that has become ready is looked at once more: not
+// while those who wait for it ask.
+const described = 5 * time.Millisecond
+
 // describeAgain is describe and lookInside without waiting: it is for the moment in
 // which the daemon becomes ready, and nothing of it says whether it is.
 func (s *Service) describeAgain(p *person) {
-	if p.id.PID == 0 {
+	if p.id.PID == 0 || s.again {
 		return
 	}
-	go func() {
+	s.again = true
+	time.AfterFunc(described, func() {
 		c, err := s.dep.FS.Container(p.id.PID)
 		if err == nil {
 			s.mu.Lock()
@@ -255,8 +260,9 @@ func (s *Service) describeAgain(p *person) {
 		in := s.readInside(p, false)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.again = false
 		s.sawInside(p, in)
-	}()
+	})
 }
 
 // describe gathers what is shown of the main process, which is in container c.

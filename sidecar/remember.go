@@ -107,7 +107,9 @@ func (s *Service) remember() {
 		before = s.snapshot()
 		s.snap.Store(before)
 	}
-	m.writing = m.file.Write(s.record(c), s.written)
+	ended := make(chan struct{})
+	m.ended = ended
+	m.writing = m.file.Write(s.record(c), func(err error) { s.written(err, ended) })
 	if !m.writing {
 		s.release(&m.later, nil)
 		return
@@ -117,8 +119,9 @@ func (s *Service) remember() {
 
 // written is told by the journal. It must not wait for the lock: whoever has it
 // publishes, at the latest the goroutine made here.
-func (s *Service) written(err error) {
+func (s *Service) written(err error, ended chan struct{}) {
 	s.mem.result.Store(&result{err})
+	close(ended)
 	if s.mu.TryLock() {
 		s.publishWritten()
 		s.mu.Unlock()
@@ -187,6 +190,24 @@ func (s *Service) unwritten() *lifecycle.Snapshot {
 func (s *Service) preserve() {
 	if s.mem.writing && s.mem.next == nil {
 		s.mem.next = s.snapshot()
+	}
+}
+
+// glance is how long an answer waits for a change that is just being written. In
+// memory that takes some ten microseconds, and the answer is the newer one for it.
+// If the directory is not in memory, or hangs, the answer tells what was before.
+const glance = time.Millisecond
+
+// await gives the write under way a moment. The lock is held, but not meanwhile.
+func (s *Service) await() {
+	ended := s.mem.ended
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	timer := time.NewTimer(glance)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
 	}
 }
 

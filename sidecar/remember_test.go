@@ -197,6 +197,7 @@ func TestBarrierFlood(t *testing.T) {
 	p := newPinger(t, false, false)
 	p.settled()
 	p.mu.Lock()
+	p.mem.ended = make(chan struct{})
 	p.mem.writing = true // as if the disk hung
 	p.mu.Unlock()
 	before := descriptors(t)
@@ -215,7 +216,7 @@ func TestBarrierFlood(t *testing.T) {
 	if n := descriptors(t) - before; n > heldMost {
 		t.Errorf("%d descriptors are held", n)
 	}
-	p.written(nil)
+	p.written(nil, p.mem.ended)
 	if n := descriptors(t) - before; n > 0 {
 		t.Errorf("%d descriptors are held for good", n)
 	}

@@ -124,6 +124,7 @@ type Service struct {
 	hopeless  proc.ID         // whose stop facts.Impossible is about, if below our namespace
 	owes      bool            // the main process was started with UPSTART_JOB
 	elected   bool            // the main process was found by us, not named by the daemon
+	again     bool            // the main process is to be looked at once more
 	late      bool            // a look for a late stop is under way
 	sampled   int             // people whose stops are watched
 	people    map[int]*person // by pid; the invisible by minus their inode
@@ -457,6 +458,9 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.publishWritten(); s.mem.writing {
+		s.await()
+	}
 	if s.publishWritten(); s.mem.writing {
 		return s.unwritten()
 	}

@@ -10,8 +10,9 @@
 // follows from it. But no answer, and not the receiver of datagrams, may wait for
 // a disk. Both hold, because it is the publication that waits, not those who ask
 // or speak: the receiver hands a record to the one goroutine that writes and goes
-// on; probes are answered from the last snapshot until the write is done, which
-// then publishes the next one, closes barriers, and lets signals go.
+// on; the write then publishes the next snapshot, closes barriers, and lets signals
+// go. An answer gives a write that is under way a millisecond, and is then made from
+// the last snapshot.
 //
 // The run-dir is memory by contract (tmpfs, emptyDir with medium Memory), where
 // a write takes some ten microseconds. Where it does not, because the directory
