@@ -113,7 +113,10 @@ func Open(path string, from proc.FS, log *slog.Logger) (*Dir, error) {
 // whenever that does.
 func (d *Dir) Trouble() *string { return d.trouble.Load() }
 
-// Close writes what is left, unless that takes longer than Patience.
+// lastWrite is how long the end waits for what is left to be written.
+const lastWrite = time.Second
+
+// Close writes what is left, unless that takes too long.
 func (d *Dir) Close() {
 	d.mu.Lock()
 	if d.closed {
@@ -126,7 +129,7 @@ func (d *Dir) Close() {
 	select {
 	case <-d.ended:
 		unix.Close(d.fd)
-	case <-time.After(Patience): // it hangs, and ends with us
+	case <-time.After(lastWrite): // it hangs, and ends with us
 	}
 }
 
