@@ -389,7 +389,7 @@ func TestRestartContainerAlive(t *testing.T) {
 		main := n.status("d").Main.PID
 		kill := func() {
 			n.pod.do(t, "kill", "-9", strconv.Itoa(main))
-			eventually(t, "it has ended", func() bool { return ended(n.pod.in("/proc/"+strconv.Itoa(main)+"/stat")) })
+			eventually(t, "it has ended", func() bool { return ended(n.pod.in("/proc/" + strconv.Itoa(main) + "/stat")) })
 		}
 		if down {
 			n.crash()
