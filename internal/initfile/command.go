@@ -186,6 +186,25 @@ func quoteVariables(w string) (text string, variables bool) {
 	return `"` + b.String() + `"`, true
 }
 
+// variables lists the variables that systemd would replace in the command.
+func (c command) variables() (out []string) {
+	if strings.Contains(c.prefixes, ":") {
+		return nil
+	}
+	for _, w := range c.argv()[1:] { // not in the place of the program
+		if bare.MatchString(w) {
+			out = append(out, w[1:])
+			continue
+		}
+		for _, v := range embraced.FindAllString(w, -1) {
+			if v != "$$" {
+				out = append(out, v[2:len(v)-1])
+			}
+		}
+	}
+	return out
+}
+
 // killed returns the signal that a command sends to the main process, if it does
 // no more than that: kill -HUP $MAINPID in its many spellings, also by a shell.
 func (c command) killed() (name string, ok bool) {

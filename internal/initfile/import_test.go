@@ -579,3 +579,23 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// What Environment= sets is in the command that is printed, and what nothing sets is
+// told.
+func TestEnvironment(t *testing.T) {
+	r := mustImport(t, "x.service", `[Service]
+Environment=NO=1
+Environment=
+Environment="CONFIG=/etc/x y.cfg" PIDFILE=/run/x.pid
+Environment=PIDFILE=/run/y.pid
+ExecStart=/usr/bin/x -f $CONFIG -p ${PIDFILE} $OPTIONS
+`, config.Run)
+	for _, want := range []string{
+		`podnotify run --config FILE -- env 'CONFIG=/etc/x y.cfg' PIDFILE=/run/y.pid sh -c 'exec /usr/bin/x -f $CONFIG -p "${PIDFILE}" $OPTIONS'`,
+		"this file does not set $OPTIONS: put what an EnvironmentFile= or the manager sets into the environment",
+	} {
+		if !strings.Contains(string(r.YAML), want) {
+			t.Errorf("no %q in\n%s", want, r.YAML)
+		}
+	}
+}

@@ -17,7 +17,8 @@ var reasons = []struct{ reason, section, keys string }{
 	{"What follows a failure is the platform's.", "Service", "FailureAction SuccessAction StartLimitAction RebootArgument"},
 	{"What is deployed is enabled.", "Install", "Alias Also WantedBy RequiredBy UpheldBy DefaultInstance"},
 
-	{"The environment is the container's: env and envFrom.", "Service", "Environment EnvironmentFile PassEnvironment UnsetEnvironment"},
+	{"The environment is the container's: env and envFrom. The command above has what Environment= sets.", "Service", "Environment"},
+	{"The environment is the container's: env and envFrom.", "Service", "EnvironmentFile PassEnvironment UnsetEnvironment"},
 	{"The user is the container's: securityContext.runAsUser, runAsGroup, supplementalGroups.", "Service",
 		"User Group SupplementaryGroups DynamicUser PermissionsStartOnly SetLoginEnvironment PAMName"},
 	{"The working directory is the container's: workingDir.", "Service", "WorkingDirectory"},

@@ -128,7 +128,57 @@ func (u *service) start() {
 		}
 		u.warnAt(other.at, other.String(), what)
 	}
-	u.runs(c.command.shell(), c.entry.at)
+	u.runs(u.environ(c.entry, c.command)+c.command.shell(), c.entry.at)
+}
+
+// given are the variables that a command has anyway (systemd.exec(5), "Environment
+// variables in spawned processes"), or that no shell is to replace.
+var given = []string{"HOME", "LOGNAME", "PATH", "SHELL", "USER", "MAINPID"}
+
+// environ writes what Environment= sets before a command, for a shell, and warns of
+// what the command needs and the unit does not set.
+func (u *service) environ(at *entry, c command) string {
+	var names []string
+	values := map[string]string{}
+	for _, e := range u.entries {
+		if e.name() != "Service.Environment" {
+			continue
+		}
+		if e.value == "" {
+			names, values = nil, map[string]string{}
+			continue
+		}
+		text, left := u.name.expand(e.value)
+		u.unknownSpecifiers(e, left)
+		words, _ := split(text)
+		for _, w := range words {
+			name, value, ok := strings.Cut(w.text, "=")
+			if !ok {
+				continue
+			}
+			if _, again := values[name]; !again {
+				names = append(names, name)
+			}
+			values[name] = value
+		}
+	}
+	var missing []string
+	for _, name := range c.variables() {
+		if _, ok := values[name]; !ok && !slices.Contains(given, name) && !slices.Contains(missing, "$"+name) {
+			missing = append(missing, "$"+name)
+		}
+	}
+	if len(missing) > 0 {
+		u.warnAt(at.at, at.String(), "this file does not set "+strings.Join(missing, " and ")+": put what an EnvironmentFile= or the manager sets into the environment")
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	line := "env "
+	for _, name := range names {
+		line += quote(name+"="+values[name]) + " "
+	}
+	return line
 }
 
 // runs writes what runs the daemon, above everything else.
