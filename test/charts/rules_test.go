@@ -316,6 +316,7 @@ func TestContradictions(t *testing.T) {
 		"startup":       {"podnotify.probes.startup.enabled=true,podnotify.probes.startup.budgetSeconds=90", "kubelet would end a start"},
 		"endless start": {"podnotify.probes.startup.enabled=true,podnotify.config.timeouts.start=0", "budgetSeconds"},
 		"own name":      {"podnotify.name=podnotify", "set podnotify.name"},
+		"no port":       {"service.type=LoadBalancer", "list daemon.ports"},
 		"claims":        {"volumeClaimTemplates[0].metadata.name=x,volumeClaimTemplates[0].spec.accessModes[0]=x", "set kind to StatefulSet"},
 		"fast liveness": {"podnotify.probes.liveness.httpGet.budgetSeconds=310", "minimum: got 310, want 311"},
 		"duration":      {"podnotify.config.timeouts.start=soon", "does not match pattern"},
@@ -341,6 +342,29 @@ func TestContradictions(t *testing.T) {
 		_, err := render(t, app, name, values)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: want %q, got %v", name, c.want, err)
+		}
+	}
+}
+
+// TestPublished: what podnotify knows is not offered outside the cluster.
+func TestPublished(t *testing.T) {
+	for kind, want := range map[string]bool{"ClusterIP": true, "NodePort": false, "LoadBalancer": false} {
+		r, err := render(t, app, kind, set(t, "daemon.image.repository=x,podnotify.name=x,daemon.ports[0].name=x,daemon.ports[0].containerPort=1,service.type="+kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tested := strings.Contains(r.notes, "helm test")
+		for _, o := range r.objects {
+			if o.GetKind() != "Service" {
+				continue
+			}
+			ports, _, err := unstructured.NestedSlice(o.Object, "spec", "ports")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if has := len(ports) == 2; has != want || tested != want {
+				t.Errorf("%s: podnotify's port is in it: %v; helm test: %v; want %v", kind, has, tested, want)
+			}
 		}
 	}
 }

@@ -73,9 +73,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml (mergeOverwrite (deepCopy (.Values.podSecurityContext | default dict)) $ours) -}}
 {{- end -}}
 
+{{- /* Takes the root and the type of a Service. podnotify's answers are for inside the cluster. */ -}}
 {{- define "chart.servicePorts" -}}
-{{- range .Values.daemon.ports }}
-{{- if and (eq (int .containerPort) (int $.Values.podnotify.port)) (eq (.protocol | default "TCP") "TCP") }}
+{{- $type := index . 1 -}}
+{{- $values := (index . 0).Values -}}
+{{- range $values.daemon.ports }}
+{{- if and (eq (int .containerPort) (int $values.podnotify.port)) (eq (.protocol | default "TCP") "TCP") }}
 {{- fail (printf "daemon.ports has %d, where podnotify answers: containers of a pod share their ports; set podnotify.port to another" (int .containerPort)) }}
 {{- end }}
 - name: {{ .name | quote }}
@@ -83,7 +86,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   targetPort: {{ .containerPort }}
   protocol: {{ .protocol | default "TCP" }}
 {{- end }}
+{{- if eq $type "ClusterIP" }}
 - name: podnotify
-  port: {{ .Values.podnotify.port }}
-  targetPort: {{ .Values.podnotify.port }}
+  port: {{ $values.podnotify.port }}
+  targetPort: {{ $values.podnotify.port }}
+{{- else if not $values.daemon.ports }}
+{{- fail (printf "service.type is %s, and there is nothing to publish: podnotify's answers stay inside the cluster; list daemon.ports, or set service.type to ClusterIP" $type) }}
+{{- end }}
 {{- end -}}
