@@ -59,6 +59,9 @@ func TestCommandLine(t *testing.T) {
 	if _, out, _ := run("--help"); !strings.Contains(out, "serve") || !strings.Contains(out, "--containerd") {
 		t.Errorf("--help says %s", out)
 	}
+	if _, out, _ := run("serve", "--help"); !strings.Contains(out, "NOTIFY_SOCKET") || !strings.Contains(out, "CAP_KILL") || !strings.Contains(out, "every interface") {
+		t.Errorf("serve --help says %s", out)
+	}
 }
 
 // TestNoContainerd: that it does not answer is said once for each reason, wherever

@@ -43,7 +43,13 @@ func newServe(a *app) *cobra.Command {
 		Short: "Serve the containers of this host (default)",
 		Long: `Serve every container of containerd that asks for it, by an annotation
 podnotify.io/CONTAINER.KEY of its pod or a label podnotify.io/KEY of its own. All of
-them speak to the socket RUN-DIR/node/notify, whose directory they have mounted.
+them speak to the socket RUN-DIR/node/notify. Mount the directory RUN-DIR/node into
+them, read-only, at /run/podnotify for instance, and set NOTIFY_SOCKET to the socket
+as they see it: /run/podnotify/notify.
+
+It runs as root on the host, in its PID and network namespace, with CAP_KILL and
+containerd's socket. By default every interface of the host answers, command lines and
+status texts, to whoever asks: see --listen.
 
 The exit code is 0, 1 for a failure, or 78 for a bad configuration.`,
 		Args: atMost(0),
