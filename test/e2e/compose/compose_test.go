@@ -325,6 +325,42 @@ func TestCompose(t *testing.T) {
 		p.clean("ns", "podnotify", "install", "redis", "app")
 	})
 
+	// A reboot: docker starts what was running, and knows no depends_on.
+	t.Run("Order", func(t *testing.T) {
+		p := up(t, e, m, "sidecar", "")
+		p.is("redis", "healthy")
+		ids := map[string]string{}
+		for _, s := range []string{"ns", "podnotify", "redis"} {
+			ids[s] = p.container(s).ID
+		}
+		p.Output(t, "stop", ids["redis"], ids["podnotify"])
+		p.Output(t, "start", ids["redis"])
+		first := p.is("redis", "running")
+		p.Output(t, "start", ids["podnotify"])
+		eventually(t, func() error {
+			if _, body := p.get("/readyz/redis"); !strings.Contains(body, "not known whether it is ready: it ran before podnotify listened") {
+				return fmt.Errorf("podnotify says %q", body)
+			}
+			return nil
+		})
+		p.is("redis", "healthy")
+		p.answers("/readyz/redis", "ok")
+		if now := p.container("redis"); now.State.Pid == first.State.Pid {
+			t.Error("redis was not started again: this shows nothing")
+		}
+
+		// With the namespace's first process all of them end.
+		p.signal(p.container("ns"), "KILL")
+		eventually(t, func() error {
+			if now := p.container("ns"); now.State.Status != "running" || now.RestartCount == 0 {
+				return fmt.Errorf("ns is %+v", now.State)
+			}
+			return nil
+		})
+		p.is("redis", "healthy")
+		p.answers("/readyz/redis", "ok")
+	})
+
 	t.Run("Run", func(t *testing.T) {
 		p := up(t, e, m, "run", "")
 		redis := p.is("redis", "healthy")
