@@ -95,7 +95,7 @@ func waitFor(k *ask.Asker, word, service string, timeout time.Duration) error {
 			if word == "gone" && answered && !refused.IsZero() && time.Since(refused) >= restart {
 				return nil
 			}
-			if ctx.Err() == nil { // or it is our own time-out, which tells nothing
+			if d, ok := ctx.Deadline(); !ok || time.Now().Before(d) { // or it is our own time-out, which tells nothing
 				last = err.Error()
 			}
 		case code == http.StatusNotFound: // services do not appear later
