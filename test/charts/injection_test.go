@@ -285,6 +285,23 @@ func TestInjectionKeeps(t *testing.T) {
 	}
 }
 
+// TestInjectionStop: timeouts.stop reaches podnotify as it is written, and the grace
+// period is longer.
+func TestInjectionStop(t *testing.T) {
+	in := newInjector(t)
+	for stop, grace := range map[string]int64{"500ms": 30, "25500ms": 31, "1m30s": 95} {
+		pod := created(t, bare)
+		pod.Annotations = map[string]string{"podnotify.io/redis.timeouts.stop": stop}
+		after, err := in.inject(t, pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if args := after.Spec.InitContainers[0].Args; !slices.Contains(args, "--timeouts-stop="+stop) || *after.Spec.TerminationGracePeriodSeconds != grace {
+			t.Errorf("%s: grace period %d, %v", stop, *after.Spec.TerminationGracePeriodSeconds, args)
+		}
+	}
+}
+
 // TestInjectionOptions: a misspelt option reaches podnotify, which refuses it by
 // name; a container that is not there is refused at once.
 func TestInjectionOptions(t *testing.T) {
