@@ -31,6 +31,11 @@ spec:
     {{- end }}
   {{- end }}
   containers:
+    {{- range concat (.Values.initContainers | default list) (.Values.extraContainers | default list) }}
+    {{- if has .name (list (include "podnotify.name" $) "podnotify" "podnotify-install") }}
+    {{- fail (printf "initContainers or extraContainers has %s, which the chart has already: call it something else" .name) }}
+    {{- end }}
+    {{- end }}
     - name: {{ include "podnotify.name" . | quote }} # like the service: so podnotify knows which container it is
       image: {{ include "chart.daemonImage" . | quote }}
       imagePullPolicy: {{ $d.image.pullPolicy }}

@@ -71,6 +71,8 @@ In the daemon's container, which is called {{ include "podnotify.name" . }}:
 {{- if and (eq $p.config.expect "pidfile") (not $p.config.select.pidfile) -}}
   {{- fail "podnotify.config.expect is \"pidfile\": name the file in podnotify.config.select.pidfile" -}}
 {{- end -}}
+{{- /* The same language as podnotify's: what is none ends the rendering, with the reason. */ -}}
+{{- $_ := mustRegexMatch ($p.config.select.process | default "") "" -}}
 {{- if and (eq $p.config.policy.unknown "reload") (not $p.config.signals.reload) -}}
   {{- fail "podnotify.config.policy.unknown is \"reload\": set podnotify.config.signals.reload; HUP ends some daemons" -}}
 {{- end -}}
