@@ -106,6 +106,7 @@ test-charts:
 	cd test/charts && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test -count 1 -timeout 20m ./...
 
 helm: $(HELM)
+	@echo $(HELM)
 
 # What helm template and helm lint take the cluster for, when there is none.
 HELM_LDFLAGS  = -s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0
