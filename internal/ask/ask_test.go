@@ -338,3 +338,9 @@ func TestSlowResolver(t *testing.T) {
 		t.Errorf("%v is forgiven", e)
 	}
 }
+
+func TestNegativeWait(t *testing.T) {
+	if _, yes, err := (Check{Question: "ready", Wait: -1, FailOpen: true}).Run(""); yes || err == nil || !strings.Contains(err.Error(), "leave out --wait") {
+		t.Errorf("%v, %v", yes, err)
+	}
+}

@@ -42,6 +42,9 @@ func (c Check) Run(variable string) (line string, yes bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
+	if c.Wait < 0 {
+		return "", false, errors.New("cannot wait for " + c.Wait.String() + ": is less than nothing; leave out --wait to ask once")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.Wait)
 	defer cancel()
 	var p Pause
