@@ -230,38 +230,37 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	s.owes = false
 	s.facts.Command = ""
 	s.describe(p, s.box)
-	s.lookInside(p)
+	s.lookInside(p, true)
 	s.eye.Store(p.h)
 	s.watch(p)
 	s.probePermission(p)
 }
 
-// described is when a process that has become ready is looked at once more: not
-// while those who wait for it ask.
+// described is when the container of a process that has become ready is looked at once
+// more: not while those who wait for it ask.
 const described = 5 * time.Millisecond
 
-// describeAgain is describe and lookInside without waiting: it is for the moment in
-// which the daemon becomes ready, and nothing of it says whether it is.
+// describeAgain is describe and lookInside for a process that has become ready. Its
+// command line is shown with that: it may have been another program's until now. What
+// is known of its container is hardly ever news, and costs as much as all the rest.
 func (s *Service) describeAgain(p *person) {
-	if p.id.PID == 0 || s.again {
+	if p.id.PID == 0 {
+		return
+	}
+	s.lookInside(p, false)
+	if s.again {
 		return
 	}
 	s.again = true
 	time.AfterFunc(described, func() {
 		c, err := s.dep.FS.Container(p.id.PID)
-		if err == nil {
-			s.mu.Lock()
-			if !s.closed && s.main == p && !p.h.Ended() { // or its number may be another's
-				s.describe(p, c)
-				s.stale.Store(true)
-			}
-			s.mu.Unlock()
-		}
-		in := s.readInside(p, false)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.again = false
-		s.sawInside(p, in)
+		if err == nil && !s.closed && s.main == p && !p.h.Ended() { // or its number may be another's
+			s.describe(p, c)
+			s.stale.Store(true)
+		}
 	})
 }
 
@@ -320,14 +319,14 @@ type inside struct {
 // lookInside reads what lies in the memory of the main process. The kernel makes who
 // reads that wait for whoever changes the address space (mmap_lock), which a
 // hanging file system makes long. So nothing waits for it beyond a moment, not
-// even the end.
-func (s *Service) lookInside(p *person) {
+// even the end. What it owes is read only at first.
+func (s *Service) lookInside(p *person, first bool) {
 	if p.id.PID == 0 {
 		return
 	}
 	read, late := make(chan inside), make(chan struct{})
 	go func() {
-		in := s.readInside(p, true)
+		in := s.readInside(p, first)
 		select {
 		case read <- in:
 			return

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -407,8 +408,10 @@ func TestRestartContainerAlive(t *testing.T) {
 	}
 }
 
-// ended reports whether a process is a zombie or no more, by its stat file.
+// ended reports whether a process is a zombie or no more, by its stat file. Its first
+// thread is a zombie while others still end.
 func ended(stat string) bool {
 	b, err := os.ReadFile(stat)
-	return err != nil || strings.Contains(string(b), ") Z ")
+	threads, _ := os.ReadDir(filepath.Join(filepath.Dir(stat), "task"))
+	return err != nil || strings.Contains(string(b), ") Z ") && len(threads) <= 1
 }
