@@ -360,6 +360,9 @@ func (l *loader) check(s *service, values layers) {
 		fail("respawn.mode", "the exit code of podnotify run is the daemon's own, so it cannot be 79 to restart the pod",
 			"use podnotify sidecar, or respawn.mode exec")
 	}
+	if l.mode == Node && s.Access == sidecar.AccessAny {
+		fail("notify.access", "any would let a container name any process of the host as its own", "use all, or podnotify sidecar")
+	}
 	if s.Gate != "" && l.mode == Node {
 		fail("gate.tcp", "podnotify-node is not in the container's network", "use podnotify sidecar, or a readiness probe of the platform's")
 	}
@@ -367,6 +370,7 @@ func (l *loader) check(s *service, values layers) {
 	if s.FDStoreMax > 0 && l.mode != Run {
 		l.config.Warnings = append(l.config.Warnings, "fdstore.max of service "+s.Name+
 			" means nothing to a "+[...]string{Sidecar: "sidecar", Node: "node agent"}[l.mode]+", which could not hand the descriptors back; podnotify run keeps them")
+		s.FDStoreMax = 0
 	}
 }
 

@@ -37,11 +37,21 @@ func TestContainerRefuses(t *testing.T) {
 		`cannot use respawn.mode "pod" (from label podnotify.io/respawn.mode)`:                              {map[string]string{"respawn.mode": "pod"}, true},
 		`cannot use notify.address "/x" (from label podnotify.io/notify.address): the container tells it`:   {map[string]string{"notify.address": "/x"}, false},
 		`cannot use gate.tcp "127.0.0.1:80" (from label podnotify.io/gate.tcp): podnotify-node is not in`:   {map[string]string{"gate.tcp": "127.0.0.1:80"}, false},
+		`cannot use notify.access "any" (from label podnotify.io/notify.access): any would let a contain`:   {map[string]string{"notify.access": "any"}, false},
 	} {
 		s, _, err := Container("n", c.options, label, c.owned)
 		if err == nil || !strings.HasPrefix(err.Error(), want) || s.Name != "n" {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+// TestContainerStore: a node agent that kept descriptors could not hand them back, and
+// its table of them is everybody's.
+func TestContainerStore(t *testing.T) {
+	c, warnings, err := Container("n", map[string]string{"fdstore.max": "100"}, label, false)
+	if err != nil || c.FDStoreMax != 0 || len(warnings) != 1 {
+		t.Errorf("%d descriptors, %q, %v", c.FDStoreMax, warnings, err)
 	}
 }
 
