@@ -407,7 +407,7 @@ func (s *Service) lives(id proc.ID) bool {
 
 // uidSettles is how long a process may have been seen too early: a container
 // runtime starts as root and changes its uid before it becomes the daemon.
-const uidSettles = 200 * time.Millisecond
+const uidSettles = time.Second
 
 // probePermission finds out at first sight whether the main process takes
 // signals from us, not only when one is due. A refusal is shown at once, and
