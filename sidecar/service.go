@@ -159,6 +159,9 @@ var ErrNoPidfd = errors.New("cannot use notify.access any: the kernel has no SO_
 // the service has no socket of its own: who has one that it shares hands it on.
 func New(cfg Config, dep Deps) (*Service, error) {
 	s := newService(cfg, dep)
+	// What is recalled may be written at once, and the journal tells of it.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if cfg.Address == "" {
 		s.since = dep.Since
 		s.recall()
