@@ -1,17 +1,17 @@
 #!/bin/sh
-# Installs the Debian packages that the tests use, if this machine is a Debian
+# Installs the Debian packages that the tests use, or those that are named, if this machine is a Debian
 # one and we are root. Without them their tests skip and say what is missing;
 # with CI set, a skipped test is a failed one.
 set -eu
-packages="redis-server nginx-light dnsmasq-base memcached python3-systemd python3-sdnotify collectd-core bind9 haproxy unbound mosquitto freeradius systemd libsystemd-dev gcc libc6-dev procps util-linux iproute2 e2fsprogs"
-command -v apt-get >/dev/null 2>&1 || { echo "deps: no apt-get; tests with real daemons will skip" >&2; exit 0; }
+packages="${*:-redis-server nginx-light dnsmasq-base memcached python3-systemd python3-sdnotify collectd-core bind9 haproxy unbound mosquitto freeradius systemd libsystemd-dev gcc libc6-dev procps util-linux iproute2 e2fsprogs}"
+command -v apt-get >/dev/null 2>&1 || { echo "deps: no apt-get; tests that need packages will skip" >&2; exit 0; }
 missing=""
 for p in $packages; do
 	dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null | grep -q '^installed$' || missing="$missing $p"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
-	echo "deps: not root; tests with real daemons will skip until: apt-get install$missing" >&2
+	echo "deps: not root; tests that need packages will skip until: apt-get install$missing" >&2
 	exit 0
 fi
 echo "deps: installing$missing" >&2
