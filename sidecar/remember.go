@@ -171,18 +171,28 @@ func (s *Service) release(held *[]func(error), err error) {
 }
 
 // unwritten is what may be told while a change is being written: what was known
-// before, and that the main process is paused, which is not on file because the
-// kernel tells it at any time. The lock is held.
+// before, and what is not on file because the kernel tells it at any time: that the
+// main process is paused, or has ended. The lock is held.
 func (s *Service) unwritten() *lifecycle.Snapshot {
 	n := s.snap.Load()
-	now := s.m.Main() == n.Main && s.m.Paused()
-	if n.Main == (lifecycle.ProcID{}) || n.Paused == now {
+	if n.Main == (lifecycle.ProcID{}) {
 		return n
 	}
-	c := *n
-	c.Paused = now
-	s.snap.Store(&c)
-	return &c
+	if s.m.Main() != n.Main {
+		if p := s.m.Phase(); p != lifecycle.Gone && p != lifecycle.Starting {
+			return n // it has handed over
+		}
+		n = s.snapshot() // nothing that holds of an ended process, and no promise of the next
+		s.snap.Store(n)
+		return n
+	}
+	if now := s.m.Paused(); n.Paused != now {
+		c := *n
+		c.Paused = now
+		s.snap.Store(&c)
+		return &c
+	}
+	return n
 }
 
 // preserve keeps what was handed over from what happens next, until it is

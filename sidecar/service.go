@@ -509,7 +509,7 @@ func (s *Service) peek() {
 	}
 	st, err := h.State()
 	switch {
-	case errors.Is(err, proc.ErrGone), err == nil && st.Dead():
+	case errors.Is(err, proc.ErrGone), errors.Is(err, proc.ErrInvisible), err == nil && st.Dead():
 		if h.Ended() && !s.dep.Parent { // of children waitid tells as well, and how
 			s.ended(h, lifecycle.Exit{})
 		}

@@ -100,10 +100,10 @@ func self() string {
 	return os.Getenv("USER")
 }
 
-// port is a free one of loopback.
+// port is a free one of 127.0.0.1.
 func port(t *testing.T) string {
 	t.Helper()
-	_, p, err := net.SplitHostPort(freePort(t))
+	_, p, err := net.SplitHostPort(free(t, "127.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}

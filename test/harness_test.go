@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -386,16 +387,26 @@ func (p *pod) serveIn(t *testing.T, o order, dir, command string, args ...string
 	return nil
 }
 
-// freePort is an address that was free a moment ago.
+// freePort is an address that was free a moment ago, and that no other test asks
+// for: the hosts of 127/8 are dealt out, a network for each process that tests.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pid, n := os.Getpid(), hosts.Add(1)
+	return free(t, net.IPv4(127, byte(pid>>8), byte(pid), byte(2+n%250)).String())
+}
+
+// free is an address on a host of loopback that was free a moment ago.
+func free(t *testing.T, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	return l.Addr().String()
 }
+
+var hosts atomic.Uint32
 
 // answers waits until /healthz is 200. False: podnotify has ended instead.
 func (n *podnotify) answers() bool {

@@ -94,6 +94,7 @@ type lane struct {
 	// know is what podnotify may know of it. One entry: that is what it knows.
 	know     map[string]bool
 	heard    int  // in which epoch it was told that
+	perhaps  bool // or it was told by a daemon that took until after the kill
 	wordless bool // by a stop that was answered
 	started  bool // and it knows that it was ready once
 	up       bool // podnotify serves
@@ -246,6 +247,7 @@ func (l *lane) say(text, next string) {
 		}
 		l.started = l.started || next == ready
 	case said == "":
+		l.perhaps = true
 		l.seen["word sent while podnotify was killed: "+next]++
 	default:
 		l.seen["word sent to nobody: "+next]++
@@ -327,7 +329,7 @@ func (l *lane) check(i int) {
 	}
 	sure := len(l.know) == 1
 	told := l.heard == l.epoch // not before its restart but after it
-	if told && l.know[reloading] {
+	if (told || l.perhaps) && l.know[reloading] {
 		l.know[ready] = true // policy.reloading: keep
 	}
 	if sure && l.know[ready] && l.truth == ready && !(told && l.wordless) { // of whom all is known, at once
@@ -391,6 +393,7 @@ func (l *lane) check(i int) {
 		l.seen["all was known"]++
 	}
 	// That is what it knows now, and no more.
+	l.perhaps = false
 	switch v {
 	case none:
 	case ready:
