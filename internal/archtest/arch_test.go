@@ -40,7 +40,7 @@ var allowed = map[string]struct{ ours, others []string }{
 	"internal/initfile":         {[]string{"internal/config"}, []string{"github.com/coreos/go-systemd/v22/unit"}},
 	"internal/ask":              {nil, nil},
 	"internal/display":          {[]string{"internal/ask", "probes", "sidecar/lifecycle"}, nil},
-	"internal/ctrd":             {nil, []string{"github.com/containerd", "golang.org/x/sys"}},
+	"internal/ctrd":             {[]string{"internal/proc"}, []string{"github.com/containerd", "golang.org/x/sys", "google.golang.org/grpc"}},
 	"cmd/podnotify-node":        {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
 	"internal/logs":             {nil, []string{"golang.org/x/sys"}},
 	"internal/rundir":           {nil, []string{"golang.org/x/sys"}},

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,12 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/podnotify/podnotify/internal/proc"
 )
 
 // Prefix begins the labels and annotations that are for podnotify.
@@ -34,6 +39,7 @@ const Prefix = "podnotify.io/"
 
 // What containerd's CRI plugin and kubelet write.
 const (
+	spaceCRI          = "k8s.io"                 // the only namespace that the plugin knows
 	labelKind         = "io.cri-containerd.kind" // container or sandbox
 	labelPodNamespace = "io.kubernetes.pod.namespace"
 	labelPodName      = "io.kubernetes.pod.name"
@@ -59,8 +65,9 @@ type Pod struct{ Namespace, Name, Container string }
 // Container is a container that asks to be served.
 type Container struct {
 	Key
-	Pod     Pod  // zero: it belongs to no pod
-	Owned   bool // kubelet, or containerd's restart plugin, starts it again
+	Pod     Pod       // zero: it belongs to no pod
+	Owned   bool      // kubelet, or containerd's restart plugin, starts it again
+	Made    time.Time // by containerd's clock
 	Options map[string]string
 	Mounts  []string // directories and files of the host in it
 }
@@ -76,9 +83,11 @@ func (c *Container) Origin(key string) string {
 // Handler is told of containers that ask to be served, one thing at a time. Everything
 // may be told more than once: after containerd was away it begins anew.
 type Handler interface {
-	Container(c Container)  // exists, or has changed
-	Created(k Key, pid int) // its first process waits to become the daemon
-	Started(k Key, pid int) // and has
+	Container(c Container) // exists, or has changed; older ones of a namespace first
+	// Created and Started tell that its first process waits to become the daemon, and
+	// that it has. A moment ago containerd still called a living process so.
+	Created(k Key, pid int)
+	Started(k Key, pid int)
 	// Exited tells how its first process ended: 128+n by signal n. With now it has just
 	// happened.
 	Exited(k Key, pid int, status uint32, now bool)
@@ -121,22 +130,41 @@ func (c *Client) Watch(ctx context.Context, h Handler) {
 	}
 }
 
+// A containerd that hangs is one that has gone away.
+const (
+	answerTime = 10 * time.Second // in which it answers a question
+	askEvery   = 30 * time.Second // it is asked whether it is there, since news may be long in coming
+)
+
+// connect is a client of containerd, which has answered nothing yet.
+func (c *Client) connect(opts ...client.Opt) (*client.Client, error) {
+	// The client waits for a socket that is not there, and does not say why.
+	s, err := net.Dial("unix", c.Address)
+	if err != nil {
+		return nil, err
+	}
+	_ = s.Close() // nothing was said
+	return client.New(c.Address, append(opts, client.WithTimeout(answerTime))...)
+}
+
+// bounded gives every question a time to be answered in.
+func bounded(ctx context.Context, method string, ask, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return invoke(ctx, method, ask, answer, cc, opts...)
+}
+
 // watch is Watch until containerd goes away.
 func (c *Client) watch(ctx context.Context, h Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// The client waits for a socket that is not there, and does not say why.
-	s, err := net.Dial("unix", c.Address)
-	if err != nil {
-		return err
-	}
-	_ = s.Close() // nothing was said
-	d, err := client.New(c.Address, client.WithTimeout(10*time.Second))
+	d, err := c.connect(client.WithExtraDialOpts([]grpc.DialOption{grpc.WithChainUnaryInterceptor(bounded)}))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Close() }() // nothing hangs on it
-	if err := answers(ctx, d); err != nil {
+	// The stream of events would wait for ever.
+	if _, err := d.Version(ctx); err != nil {
 		return err
 	}
 	var filters []string
@@ -149,8 +177,14 @@ func (c *Client) watch(ctx context.Context, h Handler) error {
 		return err
 	}
 	h.Connected(true, nil)
+	alive := time.NewTicker(askEvery)
+	defer alive.Stop()
 	for {
 		select {
+		case <-alive.C:
+			if _, err := d.Version(ctx); err != nil {
+				return err
+			}
 		case e := <-news:
 			if e != nil && c.concerns(e.Namespace) {
 				if err := c.event(ctx, d, h, e); err != nil {
@@ -164,14 +198,6 @@ func (c *Client) watch(ctx context.Context, h Handler) error {
 			return err
 		}
 	}
-}
-
-// answers asks for anything, not for long: the stream of events would wait for ever.
-func answers(ctx context.Context, d *client.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := d.Version(ctx)
-	return err
 }
 
 func (c *Client) concerns(namespace string) bool {
@@ -194,9 +220,12 @@ func (c *Client) list(ctx context.Context, d *client.Client, h Handler) error {
 		if err != nil {
 			return err
 		}
+		// Of a pod's containers with one name the newest is the one that counts.
+		slices.SortStableFunc(all, func(a, b containers.Container) int { return a.CreatedAt.Compare(b.CreatedAt) })
 		for i := range all {
-			if k := (Key{space, all[i].ID}); c.container(in, d, h, k, &all[i]) {
-				found[k] = true
+			k := Key{space, all[i].ID}
+			if found[k], err = c.container(in, d, h, k, &all[i]); err != nil {
+				return err
 			}
 		}
 		running, err := d.TaskService().List(in, &tasks.ListTasksRequest{})
@@ -210,18 +239,12 @@ func (c *Client) list(ctx context.Context, d *client.Client, h Handler) error {
 				continue
 			}
 			tasked[k] = true
-			switch t.Status {
-			case task.Status_CREATED:
-				h.Created(k, int(t.Pid))
-			case task.Status_STOPPED:
-				h.Exited(k, int(t.Pid), t.ExitStatus, false)
-				h.Stopped(k)
-			default:
-				h.Started(k, int(t.Pid))
+			if err := c.task(in, d, h, k, t); err != nil {
+				return err
 			}
 		}
 		for k := range found {
-			if k.Namespace == space && !tasked[k] {
+			if k.Namespace == space && found[k] && !tasked[k] {
 				h.Stopped(k)
 			}
 		}
@@ -232,6 +255,55 @@ func (c *Client) list(ctx context.Context, d *client.Client, h Handler) error {
 		}
 	}
 	return nil
+}
+
+// task tells how a container's task is.
+func (c *Client) task(ctx context.Context, d *client.Client, h Handler, k Key, t *task.Process) error {
+	switch t.Status {
+	case task.Status_CREATED:
+		return c.begun(ctx, d, k, int(t.Pid), h.Created)
+	case task.Status_STOPPED:
+		h.Exited(k, int(t.Pid), t.ExitStatus, false)
+		h.Stopped(k)
+		return nil
+	default:
+		return c.begun(ctx, d, k, int(t.Pid), h.Started)
+	}
+}
+
+// begun tells of a first process if it still is one: containerd's word may be old, and
+// the number another's by now. While the process is held, containerd is asked again. What
+// has ended is told next.
+func (c *Client) begun(ctx context.Context, d *client.Client, k Key, pid int, tell func(Key, int)) error {
+	p, err := proc.Proc.Open(pid)
+	if err != nil {
+		if pid > 0 && !errors.Is(err, proc.ErrGone) {
+			c.Log.Warn("the first process of a container cannot be held", "container", k.String(), "pid", pid, "error", err)
+		}
+		return nil
+	}
+	defer p.Close()
+	now, err := c.taskOf(ctx, d, k)
+	if now != nil && int(now.Pid) == pid && now.Status != task.Status_STOPPED && !p.Ended() {
+		tell(k, pid)
+	}
+	return err
+}
+
+// taskOf asks for a container's task. It is nil if there is none, or if what runs it does
+// not tell, which is no matter of the other containers; the error is one of containerd's.
+func (c *Client) taskOf(ctx context.Context, d *client.Client, k Key) (*task.Process, error) {
+	t, err := d.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: k.ID})
+	switch err = errgrpc.ToNative(err); {
+	case err == nil:
+		return t.Process, nil
+	case errdefs.IsNotFound(err):
+		return nil, nil
+	case ctx.Err() != nil, errdefs.IsDeadlineExceeded(err):
+		return nil, err
+	}
+	c.Log.Warn("the task of a container cannot be seen", "container", k.String(), "error", err)
+	return nil, nil
 }
 
 // event tells one thing that has happened.
@@ -257,11 +329,11 @@ func (c *Client) event(ctx context.Context, d *client.Client, h Handler, e *bus.
 		}
 	case *events.TaskCreate:
 		if k := key(v.ContainerID); c.asked[k] {
-			h.Created(k, int(v.Pid))
+			return c.begun(ctx, d, k, int(v.Pid), h.Created)
 		}
 	case *events.TaskStart:
 		if k := key(v.ContainerID); c.asked[k] {
-			h.Started(k, int(v.Pid))
+			return c.begun(ctx, d, k, int(v.Pid), h.Started)
 		}
 	case *events.TaskOOM:
 		if k := key(v.ContainerID); c.asked[k] {
@@ -280,7 +352,8 @@ func (c *Client) removed(h Handler, k Key) {
 	h.Removed(k)
 }
 
-// load reads a container that was made or changed.
+// load reads a container that was made or changed, and its task: a service that begins
+// anew has to be told of it.
 func (c *Client) load(ctx context.Context, d *client.Client, h Handler, k Key) error {
 	r, err := d.ContainerService().Get(ctx, k.ID)
 	switch {
@@ -289,28 +362,41 @@ func (c *Client) load(ctx context.Context, d *client.Client, h Handler, k Key) e
 	case err != nil:
 		return err
 	}
-	c.container(ctx, d, h, k, &r)
-	return nil
+	if asks, err := c.container(ctx, d, h, k, &r); err != nil || !asks {
+		return err
+	}
+	t, err := c.taskOf(ctx, d, k)
+	if t == nil {
+		return err // it is not told that there is none: that may be news by now
+	}
+	return c.task(ctx, d, h, k, t)
 }
 
-// container tells of a container if it asks to be served.
-func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k Key, r *containers.Container) bool {
-	out := Container{Key: k, Options: map[string]string{}}
-	kind := r.Labels[labelKind]
-	if kind == "sandbox" {
-		return false
-	}
+// ofCRI reports whether CRI made a container. A label alone is nobody's word: ctr makes
+// labels of a container of those of its image.
+func ofCRI(k Key, labels map[string]string) bool {
+	return k.Namespace == spaceCRI && labels[labelKind] != ""
+}
+
+// container tells of a container if it asks to be served, and reports whether it does.
+// An error is one of containerd's, not of the container.
+func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k Key, r *containers.Container) (asks bool, err error) {
+	out := Container{Key: k, Made: r.CreatedAt, Options: map[string]string{}}
 	spec := specOf(r)
-	if kind != "" {
-		out.Owned = true
-		out.Pod = Pod{r.Labels[labelPodNamespace], r.Labels[labelPodName], r.Labels[labelContainer]}
-		c.annotations(ctx, d, spec.Annotations[noteSandbox], &out)
-	}
-	for label, value := range r.Labels {
-		if key, ok := strings.CutPrefix(label, Prefix); ok {
-			if _, told := out.Options[key]; !told {
+	switch {
+	case !ofCRI(k, r.Labels):
+		for label, value := range r.Labels {
+			if key, ok := strings.CutPrefix(label, Prefix); ok {
 				out.Options[key] = value
 			}
+		}
+	case r.Labels[labelKind] == "sandbox":
+		return false, nil
+	default: // its labels are its image's
+		out.Owned = true
+		out.Pod = Pod{r.Labels[labelPodNamespace], r.Labels[labelPodName], r.Labels[labelContainer]}
+		if err := c.annotations(ctx, d, spec.Annotations[noteSandbox], &out); err != nil {
+			return false, err
 		}
 	}
 	if _, yes := r.Labels[labelRestart]; yes {
@@ -320,7 +406,7 @@ func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k K
 		if c.asked[k] {
 			c.removed(h, k)
 		}
-		return false
+		return false, nil
 	}
 	for _, m := range spec.Mounts {
 		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
@@ -329,7 +415,7 @@ func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k K
 	}
 	c.asked[k] = true
 	h.Container(out)
-	return true
+	return true, nil
 }
 
 // spec is as much of an OCI specification as is of interest.
@@ -350,20 +436,20 @@ func specOf(r *containers.Container) (s spec) {
 
 // annotations reads the options of a pod's container, which are where CRI keeps what
 // kubelet asked for: with the pod's sandbox.
-func (c *Client) annotations(ctx context.Context, d *client.Client, sandbox string, into *Container) {
+func (c *Client) annotations(ctx context.Context, d *client.Client, sandbox string, into *Container) error {
 	if sandbox == "" {
-		return
+		return nil
 	}
 	r, err := d.ContainerService().Get(ctx, sandbox)
-	if err != nil {
-		if !errdefs.IsNotFound(err) {
-			c.Log.Warn("cannot read a pod's annotations", "container", into.Key.String(), "error", err)
-		}
-		return
+	switch {
+	case errdefs.IsNotFound(err): // and so is its container, in a moment
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot read the annotations of the pod of container %v: %w", into.Key, err)
 	}
 	x := r.Extensions[extensionSandbox]
 	if x == nil {
-		return
+		return nil
 	}
 	var meta struct {
 		Metadata struct {
@@ -374,27 +460,26 @@ func (c *Client) annotations(ctx context.Context, d *client.Client, sandbox stri
 	}
 	if err := json.Unmarshal(x.GetValue(), &meta); err != nil {
 		c.Log.Warn("cannot read a pod's annotations", "container", into.Key.String(), "error", err)
-		return
+		return nil
 	}
 	for name, value := range meta.Metadata.Config.Annotations {
 		if key, ok := strings.CutPrefix(name, Prefix+into.Pod.Container+"."); ok {
 			into.Options[key] = value
 		}
 	}
+	return nil
 }
 
 // respawnTime bounds how long a task may take to be replaced.
 const respawnTime = time.Minute
 
-// Respawn replaces a container's task: what is left of the last one is killed and
-// deleted, and a new one is made and started. The output goes where the label
-// containerd.io/restart.loguri says, else nowhere: who had it is gone. The error is
-// [ErrGone] if the container is no more.
-func (c *Client) Respawn(ctx context.Context, k Key) error {
-	if err := c.respawn(ctx, k); err != nil {
-		if errdefs.IsNotFound(err) {
-			err = ErrGone
-		}
+// Respawn replaces a container's task whose first process is, or was, pid: what is left of
+// it is killed and deleted, and a new one is made and started. A task of another process
+// stays: somebody has started it meanwhile, and that is told. The output goes to the file
+// that the label containerd.io/restart.loguri names, else nowhere: who had it is gone.
+// The error is [ErrGone] if the container is no more.
+func (c *Client) Respawn(ctx context.Context, k Key, pid int) error {
+	if err := c.respawn(ctx, k, pid); err != nil && err != errOthers {
 		return fmt.Errorf("cannot start a new task of container %v: %w", k, err)
 	}
 	return nil
@@ -405,23 +490,22 @@ var (
 	ErrGone = errors.New("it was removed")
 	// ErrOwned says that somebody else starts the container again.
 	ErrOwned = errors.New("it is not ours to start")
+
+	errOthers = errors.New("somebody else has started it")
 )
 
-func (c *Client) respawn(ctx context.Context, k Key) error {
+func (c *Client) respawn(ctx context.Context, k Key, pid int) error {
 	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, k.Namespace), respawnTime)
 	defer cancel()
-	// The client waits for a socket that is not there, and does not say why.
-	s, err := net.Dial("unix", c.Address)
-	if err != nil {
-		return err
-	}
-	_ = s.Close() // nothing was said
-	d, err := client.New(c.Address, client.WithTimeout(10*time.Second))
+	d, err := c.connect()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Close() }() // nothing hangs on it
 	ctr, err := d.LoadContainer(ctx, k.ID)
+	if errdefs.IsNotFound(err) {
+		return ErrGone
+	}
 	if err != nil {
 		return err
 	}
@@ -429,39 +513,71 @@ func (c *Client) respawn(ctx context.Context, k Key) error {
 	if err != nil {
 		return err
 	}
-	if labels[labelKind] != "" || labels[labelRestart] != "" { // whatever we were told before
+	if ofCRI(k, labels) || labels[labelRestart] != "" { // whatever we were told before
 		return ErrOwned
 	}
-	if err := sweep(ctx, ctr); err != nil {
+	out, err := output(ctx, ctr, labels[labelLog])
+	if err != nil {
 		return err
 	}
-	out := cio.Creator(cio.NullIO)
-	if text := labels[labelLog]; text != "" {
-		u, err := url.Parse(text)
-		if err != nil {
-			return fmt.Errorf("label %s: %w", labelLog, err)
-		}
-		out = cio.LogURI(u)
+	if err := sweep(ctx, ctr, pid); err != nil {
+		return err
 	}
 	t, err := ctr.NewTask(ctx, out)
 	if err != nil {
 		return err
 	}
 	if err := t.Start(ctx); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime) // it may be late, or called off
+		defer cancel()
 		_, e := t.Delete(ctx, client.WithProcessKill)
 		return errors.Join(err, e)
 	}
 	return nil
 }
 
-// sweep ends and deletes what is left of a container's task.
-func sweep(ctx context.Context, ctr client.Container) error {
+// output is where a new task's output goes. Only a file is taken: for other URIs
+// containerd starts a program of the host, as root. And only from who made the container:
+// the labels of an image are those of whoever built it.
+func output(ctx context.Context, ctr client.Container, uri string) (cio.Creator, error) {
+	if uri == "" {
+		return cio.NullIO, nil
+	}
+	u, err := url.Parse(uri)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("label %s: %w", labelLog, err)
+	case u.Scheme != "file", u.Host != "", !path.IsAbs(u.Path):
+		return nil, fmt.Errorf("label %s is %q; only file:///PATH is taken", labelLog, uri)
+	}
+	image, err := ctr.Image(ctx)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("label %s: the container's image is gone, so nobody can tell whose label it is; leave it out", labelLog)
+	}
+	if err != nil {
+		return nil, err
+	}
+	spec, err := image.Spec(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the labels of image %s: %w", image.Name(), err)
+	}
+	if spec.Config.Labels[labelLog] == uri {
+		return nil, fmt.Errorf("label %s is the image's; only who makes the container may say where its output goes", labelLog)
+	}
+	return cio.LogURI(u), nil
+}
+
+// sweep ends and deletes what is left of a container's task, if it is that of process pid.
+func sweep(ctx context.Context, ctr client.Container, pid int) error {
 	t, err := ctr.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	if int(t.Pid()) != pid {
+		return errOthers
 	}
 	ended, err := t.Wait(ctx)
 	if err == nil {
