@@ -23,6 +23,7 @@ import (
 	"github.com/podnotify/podnotify/internal/ctrd"
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/metrics"
+	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/rundir"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar"
@@ -42,32 +43,49 @@ type registry struct {
 	away  atomic.Pointer[string] // why containerd does not answer; nil: it does
 	swept bool                   // state files of containers that are no more are removed
 
-	mu    sync.RWMutex // leaf
-	keys  map[ctrd.Key]*container
-	names map[string]*container
-	all   []*container // in the order of their names
+	mu   sync.RWMutex // leaf
+	keys map[ctrd.Key]*container
+	pods map[string]*container   // by NAMESPACE/POD/CONTAINER
+	ids  map[string][]*container // ids are unique in a namespace of containerd only
+	all  []*container            // in the order of their names
 }
 
 // container is one that is served. That of a pod stays the same service when kubelet
 // replaces it by another of the same name.
 type container struct {
 	*sidecar.Tenant
-	what   ctrd.Container // of registry.mu, as are names
-	names  []string
-	labels []string
-	file   *journal.File
-	node   *registry
+	name    atomic.Pointer[string]
+	trouble atomic.Pointer[string] // why its task is not heard; nil: it is
+	labels  []string
+	file    *journal.File
+	node    *registry
+	ctx     context.Context // ends with the service
+	end     context.CancelFunc
+
+	// of registry.mu:
+	what   ctrd.Container
+	pid    int     // the first process of the last task, 0 if none was seen
+	entry  proc.ID // the same, as it was bound
+	cgroup string  // and where
 }
+
+// Name is what the container is called now: see [registry.call].
+func (c *container) Name() string { return *c.name.Load() }
 
 // Look adds what is wrong with the node to what is known of the container.
 func (c *container) Look() *lifecycle.Snapshot {
 	look := c.Tenant.Look()
-	why := c.node.away.Load()
-	if why == nil {
+	var more []string
+	for _, why := range []*string{c.node.away.Load(), c.trouble.Load()} {
+		if why != nil {
+			more = append(more, *why)
+		}
+	}
+	if more == nil {
 		return look
 	}
 	with := *look
-	with.Facts.Warnings = append(slices.Clone(with.Facts.Warnings), *why)
+	with.Facts.Warnings = append(slices.Clone(with.Facts.Warnings), more...)
 	return &with
 }
 
@@ -79,18 +97,18 @@ var labelNames = []string{"namespace", "pod", "container"}
 func newRegistry(ctx context.Context, node *sidecar.Node, dir *rundir.Dir, state *journal.Dir, client *ctrd.Client, log *slog.Logger) *registry {
 	r := &registry{
 		node: node, dir: dir, state: state, client: client, log: log, ctx: ctx,
-		keys: map[ctrd.Key]*container{}, names: map[string]*container{},
+		keys: map[ctrd.Key]*container{}, pods: map[string]*container{}, ids: map[string][]*container{},
 	}
 	r.away.Store(new("containerd was not asked yet"))
 	return r
 }
 
-// nameOf is what a container is called first: NAMESPACE/POD/CONTAINER, or its id.
-func nameOf(c ctrd.Container) string {
+// podName is NAMESPACE/POD/CONTAINER, "" for a plain container.
+func podName(c ctrd.Container) string {
 	if p := c.Pod; p != (ctrd.Pod{}) {
 		return p.Namespace + "/" + p.Name + "/" + p.Container
 	}
-	return c.ID
+	return ""
 }
 
 // stateName is the name of a container's state file. No part of it has a plus.
@@ -108,26 +126,26 @@ func stateName(c ctrd.Container) string {
 
 // Container implements ctrd.Handler.
 func (r *registry) Container(c ctrd.Container) {
-	name := nameOf(c)
 	r.mu.RLock()
-	known, called := r.keys[c.Key], r.names[name]
+	known, called := r.keys[c.Key], r.pods[podName(c)]
 	r.mu.RUnlock()
 	switch {
 	case known != nil && same(known.what, c):
 		return
 	case known != nil: // its labels have changed
 		r.remove(known, true)
-	case called != nil && called.what.Pod != (ctrd.Pod{}) && same(called.what, c): // kubelet started it again
-		r.rename(called, c)
+	case called == nil:
+	case c.Made.Before(called.what.Made): // what kubelet has replaced lies about until it is collected
+		r.log.Debug("a container that was replaced by another of the same name is passed over", "service", called.Name(), "container", c.Key.String())
 		return
-	case called != nil && called.what.Pod != (ctrd.Pod{}):
+	case same(called.what, c): // kubelet started it again
+		r.replace(called, c)
+		return
+	default:
 		r.remove(called, true)
-	case called != nil:
-		r.log.Warn("two containers have one id; the second one is served by its namespace, too, only", "container", c.Key.String())
-		name = c.Key.String()
 	}
-	if err := r.add(name, c); err != nil {
-		r.log.Error("container is not served", "service", name, "container", c.Key.String(), "error", err)
+	if err := r.add(c); err != nil {
+		r.log.Error("container is not served", "service", cmp.Or(podName(c), c.ID), "container", c.Key.String(), "error", err)
 	}
 }
 
@@ -136,7 +154,13 @@ func same(a, b ctrd.Container) bool {
 }
 
 // add makes a container's service.
-func (r *registry) add(name string, c ctrd.Container) error {
+func (r *registry) add(c ctrd.Container) error {
+	name := podName(c)
+	if name == "" {
+		r.mu.RLock()
+		name = plainName(c.Key, len(r.ids[c.ID])+1)
+		r.mu.RUnlock()
+	}
 	cfg, warnings, wrong := config.Container(name, c.Options, c.Origin, c.Owned)
 	if wrong != nil {
 		cfg = sidecar.Config{Name: name, Policy: lifecycle.DefaultPolicy(), Access: sidecar.AccessNone, KillSignal: unix.SIGTERM}
@@ -152,15 +176,15 @@ func (r *registry) add(name string, c ctrd.Container) error {
 		rundir.WarnClosed(r.log, name, closed)
 		cfg.Address = address
 	}
-	n := &container{node: r, what: c, names: []string{name}, labels: []string{c.Pod.Namespace, c.Pod.Name, c.Pod.Container}}
-	if name != c.ID {
-		n.names = append(n.names, c.ID)
-	}
+	n := &container{node: r, what: c, labels: []string{c.Pod.Namespace, c.Pod.Name, c.Pod.Container}}
+	n.ctx, n.end = context.WithCancel(r.ctx)
+	n.name.Store(&name)
 	if wrong == nil {
 		n.file = r.state.File(stateName(c))
 	}
 	t, err := r.node.Add(cfg, sidecar.Deps{Log: r.log, Journal: n.file, Start: func() { r.respawn(n) }})
 	if err != nil {
+		n.end()
 		return err
 	}
 	n.Tenant = t
@@ -169,11 +193,12 @@ func (r *registry) add(name string, c ctrd.Container) error {
 	}
 	r.mu.Lock()
 	r.keys[c.Key] = n
-	for _, name := range n.names {
-		r.names[name] = n
+	if p := podName(c); p != "" {
+		r.pods[p] = n
 	}
-	i, _ := slices.BinarySearchFunc(r.all, name, func(c *container, name string) int { return cmp.Compare(c.names[0], name) })
-	r.all = slices.Insert(r.all, i, n)
+	r.ids[c.ID] = append(r.ids[c.ID], n)
+	r.all = append(slices.Clone(r.all), n)
+	r.call(c.ID)
 	r.mu.Unlock()
 	r.log.Info("serving a container", "service", name, "container", c.Key.String(), "expect", cfg.Policy.Expect.String())
 	return nil
@@ -198,26 +223,60 @@ func (r *registry) ownSocket(c ctrd.Container) string {
 	return ""
 }
 
-// rename gives a service another container of the same name.
-func (r *registry) rename(n *container, c ctrd.Container) {
+// plainName is what one of so many containers with its id is called.
+func plainName(k ctrd.Key, count int) string {
+	if count == 1 {
+		return k.ID
+	}
+	return k.String()
+}
+
+// call names the containers with an id: by it while only one has it, else by containerd's
+// namespace, too, so that nobody is given the answer of another. A container of a pod
+// keeps the pod's name. r.mu is held.
+func (r *registry) call(id string) {
+	all := r.ids[id]
+	for _, n := range all {
+		if name := plainName(n.what.Key, len(all)); n.what.Pod == (ctrd.Pod{}) && name != n.Name() {
+			r.log.Warn("the names of containers with one id in several namespaces of containerd have changed", "service", n.Name(), "now", name)
+			n.name.Store(&name)
+		}
+	}
+	slices.SortFunc(r.all, func(a, b *container) int { return cmp.Compare(a.Name(), b.Name()) })
+}
+
+// drop takes a container's keys from it. r.mu is held.
+func (r *registry) drop(n *container) {
+	id := n.what.ID
+	delete(r.keys, n.what.Key)
+	r.ids[id] = slices.DeleteFunc(slices.Clone(r.ids[id]), func(c *container) bool { return c == n })
+	if len(r.ids[id]) == 0 {
+		delete(r.ids, id)
+	}
+	r.call(id)
+}
+
+// replace gives a service another container of the same name.
+func (r *registry) replace(n *container, c ctrd.Container) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.keys, n.what.Key)
-	delete(r.names, n.what.ID)
-	// Others may be reading what it was.
-	n.what, n.names = c, []string{n.names[0], c.ID}
-	r.keys[c.Key], r.names[c.ID] = n, n
+	r.drop(n)
+	n.what = c
+	r.keys[c.Key] = n
+	r.ids[c.ID] = append(r.ids[c.ID], n)
+	r.call(c.ID)
 }
 
 // remove ends a service.
 func (r *registry) remove(n *container, changed bool) {
 	r.mu.Lock()
-	delete(r.keys, n.what.Key)
-	for _, name := range n.names {
-		delete(r.names, name)
-	}
 	r.all = slices.DeleteFunc(slices.Clone(r.all), func(c *container) bool { return c == n })
+	if p := podName(n.what); p != "" {
+		delete(r.pods, p)
+	}
+	r.drop(n)
 	r.mu.Unlock()
+	n.end() // calls off a respawn, which Remove would wait for
 	n.Remove()
 	if n.file != nil && !changed {
 		n.file.Remove()
@@ -234,27 +293,73 @@ func (r *registry) of(k ctrd.Key) *container {
 func (r *registry) Created(k ctrd.Key, pid int) { r.told(k, pid, (*sidecar.Tenant).Created) }
 
 // Started implements ctrd.Handler.
-func (r *registry) Started(k ctrd.Key, pid int) { r.told(k, pid, (*sidecar.Tenant).Started) }
+func (r *registry) Started(k ctrd.Key, pid int) {
+	if n := r.told(k, pid, (*sidecar.Tenant).Started); n != nil {
+		r.mu.Lock()
+		n.pid = pid // from here on a task that is to be replaced is this one
+		r.mu.Unlock()
+	}
+}
 
-func (r *registry) told(k ctrd.Key, pid int, tell func(*sidecar.Tenant, int) error) {
+func (r *registry) told(k ctrd.Key, pid int, tell func(*sidecar.Tenant, int) error) *container {
 	n := r.of(k)
 	if n == nil {
-		return
+		return nil
 	}
-	if err := tell(n.Tenant, pid); err != nil {
-		r.log.Warn("the first process of a container cannot be held", "service", n.Name(), "pid", pid, "error", err)
+	err := r.bind(n, pid)
+	if err == nil {
+		err = tell(n.Tenant, pid)
 	}
+	if err == nil {
+		n.trouble.Store(nil)
+		return n
+	}
+	r.log.Warn("the first process of a container cannot be held", "service", n.Name(), "pid", pid, "error", err)
+	if !errors.Is(err, proc.ErrGone) {
+		n.trouble.Store(new(fmt.Sprintf("its first process, %d, cannot be held: %v", pid, err)))
+	}
+	return nil
+}
+
+// bind notes where a container's first process lives. A cgroup in which another container
+// lives is refused: nothing would tell their words apart.
+func (r *registry) bind(n *container, pid int) error {
+	st, err := proc.Proc.Stat(pid)
+	if err != nil {
+		return err
+	}
+	at, err := proc.Proc.Cgroup(pid)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, other := range r.all {
+		if other == n || other.cgroup != at.Cgroup {
+			continue
+		}
+		if first, err := proc.Proc.Stat(other.entry.PID); err == nil && first.ID() == other.entry && !first.State.Dead() {
+			return fmt.Errorf("container %s lives in the same cgroup; give each a cgroup of its own", other.Name())
+		}
+	}
+	n.entry, n.cgroup = st.ID(), at.Cgroup
+	return nil
 }
 
 // Exited implements ctrd.Handler.
 func (r *registry) Exited(k ctrd.Key, pid int, status uint32, now bool) {
-	if n := r.of(k); n != nil {
-		exit := lifecycle.Exit{Known: true, Code: int(status)}
-		if status > 128 && status < 128+65 {
-			exit = lifecycle.Exit{Known: true, Signal: int(status) - 128}
-		}
-		n.Exited(pid, exit, now)
+	n := r.of(k)
+	if n == nil {
+		return
 	}
+	r.mu.Lock()
+	n.pid = pid
+	r.mu.Unlock()
+	exit := lifecycle.Exit{Known: true, Code: int(status)}
+	if status > 128 && status < 128+65 {
+		exit = lifecycle.Exit{Known: true, Signal: int(status) - 128}
+	}
+	n.Exited(pid, exit, now)
 }
 
 // OutOfMemory implements ctrd.Handler.
@@ -316,14 +421,14 @@ func (r *registry) sweep() {
 // respawn starts a container's task again. The limits are the service's.
 func (r *registry) respawn(n *container) {
 	r.mu.RLock()
-	c := n.what
+	c, pid := n.what, n.pid
 	r.mu.RUnlock()
-	if c.Owned {
-		return // refused when it was added
+	if c.Owned || n.Tenant.Look().Main != (lifecycle.ProcID{}) {
+		return // refused when it was added; or somebody was faster
 	}
 	r.log.Info("starting a new task", "service", n.Name())
-	switch err := r.client.Respawn(r.ctx, c.Key); {
-	case err == nil, errors.Is(err, ctrd.ErrGone), r.ctx.Err() != nil:
+	switch err := r.client.Respawn(n.ctx, c.Key, pid); {
+	case err == nil, errors.Is(err, ctrd.ErrGone), n.ctx.Err() != nil:
 	default:
 		r.log.Error("no new task", "service", n.Name(), "error", err)
 		n.NotStarted()
@@ -341,10 +446,21 @@ func (r *registry) Service(name string) probes.Source {
 	return nil
 }
 
+// named is the container that is called so: by the pod's name, by NAMESPACE/ID with
+// containerd's namespace, or by an id that no other has.
 func (r *registry) named(name string) *container {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.names[name]
+	if n := r.pods[name]; n != nil {
+		return n
+	}
+	if all := r.ids[name]; len(all) == 1 {
+		return all[0]
+	}
+	if space, id, ok := strings.Cut(name, "/"); ok {
+		return r.keys[ctrd.Key{Namespace: space, ID: id}]
+	}
+	return nil
 }
 
 // list is all containers as what somebody wants them for.
