@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -161,7 +162,7 @@ func (l *Listener) bindPath(fd int, c Config) error {
 	if mode == 0 {
 		mode = 0o666
 	}
-	if err = os.Chmod(temp, mode); err == nil {
+	if err = chmodSocket(temp, mode); err == nil {
 		if l.inode, err = identify(temp); err == nil {
 			err = os.Rename(temp, c.Address)
 		}
@@ -170,6 +171,25 @@ func (l *Listener) bindPath(fd int, c Config) error {
 		os.Remove(temp)
 	}
 	return err
+}
+
+// chmodSocket sets the mode of the socket at path. Whoever else may write to the directory
+// could put a link there, which a chmod of the path would follow; what is held by O_PATH
+// is the file itself, which only /proc can change: fchmodat2 is of Linux 6.6.
+func chmodSocket(path string, mode os.FileMode) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("somebody else writes to %s, and put another file where the socket was: let nobody", filepath.Dir(path))
+	}
+	return os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 }
 
 // vacant reports, by nil, that a socket may be put at path: nothing is there, or a

@@ -826,3 +826,23 @@ func BenchmarkDrain(b *testing.B) {
 	b.Run("pidfd", func(b *testing.B) { benchmarkDrain(b, Config{}) })
 	b.Run("nopidfd", func(b *testing.B) { benchmarkDrain(b, Config{NoPidfd: true}) })
 }
+
+// What somebody puts where the socket was just bound is not followed.
+func TestChmodSocket(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, file} {
+		if err := chmodSocket(path, 0o666); err == nil || !strings.Contains(err.Error(), "somebody else") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if fi, err := os.Stat(file); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("the file has %v, %v", fi.Mode(), err)
+	}
+}
