@@ -366,8 +366,8 @@ func (c *Client) load(ctx context.Context, d *client.Client, h Handler, k Key) e
 		return err
 	}
 	t, err := c.taskOf(ctx, d, k)
-	if t == nil {
-		return err // it is not told that there is none: that may be news by now
+	if t == nil || t.Status == task.Status_STOPPED {
+		return err // an end is news, and comes as such
 	}
 	return c.task(ctx, d, h, k, t)
 }
