@@ -103,6 +103,7 @@ func TestKubernetes(t *testing.T) {
 			"SlowStart":     testSlowStart,
 			"Manifests":     testManifests,
 			"Injection":     testInjection,
+			"Node":          testNode,
 			"Examples":      testExamples,
 			"Daemons":       testDaemons,
 			"Run":           testRun,
