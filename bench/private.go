@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -82,9 +83,9 @@ func machine() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	release, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
-	prio := "nice -15"
-	if !mayPrioritize() {
-		prio = "no priority"
+	prio := "no priority"
+	if mayPrioritize() {
+		prio = "nice " + strconv.Itoa(*priority)
 	}
 	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s", cpu, runtime.NumCPU(), release, runtime.Version(), prio)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -27,17 +28,20 @@ type process struct {
 	log *bytes.Buffer
 }
 
-// priority is that of everything that is timed: other work of the machine then waits,
-// and the ratio is about the programs. A real-time priority would be sharper, but two
-// threads of a Go program that wait for each other by spinning can then hold up a small
-// machine for ever.
-const priority = -15
+// priority is the nice value of everything that is timed: other work of the machine then
+// waits, and the ratio is about the programs. A real-time priority would be sharper, but
+// two threads of a Go program that wait for each other by spinning can then hold up a
+// small machine for ever.
+var priority = flag.Int("nice", -15, "the nice `VALUE` of what is timed, where that is permitted; 0 leaves others of the machine alone")
 
 var mayPrioritize = sync.OnceValue(func() bool {
+	if *priority == 0 {
+		return false
+	}
 	done := make(chan bool)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- setPriority(priority) == nil
+		done <- setPriority(*priority) == nil
 	}()
 	return <-done
 })
@@ -54,7 +58,7 @@ func launch(c *exec.Cmd, prioritized bool) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		if err := setPriority(priority); err != nil {
+		if err := setPriority(*priority); err != nil {
 			done <- err
 			return
 		}
