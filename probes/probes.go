@@ -20,6 +20,9 @@ type Source interface {
 	// Look returns the newest snapshot, never nil. In a sidecar it reads the main
 	// process's state letter first, so that a stop is seen when someone asks.
 	Look() *lifecycle.Snapshot
+	// Command returns the command line of the main process that Look told of, as it is
+	// now; empty if that cannot be had in a moment.
+	Command(main lifecycle.ProcID) string
 }
 
 // Directory is services that come and go.

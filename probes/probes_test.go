@@ -31,6 +31,13 @@ func (f *fake) Name() string              { return f.name }
 func (f *fake) Policy() *lifecycle.Policy { return &f.policy }
 func (f *fake) Look() *lifecycle.Snapshot { return f.look.Load() }
 
+func (f *fake) Command(main lifecycle.ProcID) string {
+	if main == daemon {
+		return "redis \xfe"
+	}
+	return ""
+}
+
 func newFake(name string, s lifecycle.Snapshot) *fake {
 	f := &fake{name: name, policy: lifecycle.DefaultPolicy()}
 	f.look.Store(&s)

@@ -141,7 +141,7 @@ func StatusOf(src Source, now time.Time) Status {
 			PID:       look.Main.PID,
 			InnerPID:  facts.InnerPID,
 			StartTime: timeOf(facts.StartTime),
-			Command:   valid(facts.Command),
+			Command:   valid(src.Command(look.Main)),
 			Container: valid(facts.Container),
 		}
 	}

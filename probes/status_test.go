@@ -19,7 +19,7 @@ func TestStatusJSON(t *testing.T) {
 		n.Deniable, n.Forbidden = true, true
 		n.LastExit = &lifecycle.LastExit{Exit: lifecycle.Exit{Known: true, Signal: 15}, Who: daemon, At: epoch, Reason: "stopping", Clean: true}
 		n.Facts = lifecycle.Facts{
-			ErrnoName: "ENOENT", InnerPID: 1, StartTime: epoch, Command: "redis \xfe", Container: "redis", Adopted: true,
+			ErrnoName: "ENOENT", InnerPID: 1, StartTime: epoch, Container: "redis", Adopted: true,
 			Denied: "uid 5", UnknownKeys: map[string]uint64{"X_FOO": 2}, Warnings: []string{"disk"},
 			Datagrams: 7, Pings: 4, Dropped: map[string]uint64{"oversize": 1},
 		}

@@ -24,6 +24,7 @@ type effects struct {
 	mu    sync.Mutex
 	todo  []func()
 	busy  bool // somebody works
+	timed bool // somebody will
 	works sync.WaitGroup
 	lost  int // log lines that found the queue full
 }
@@ -32,19 +33,46 @@ type effects struct {
 // may change its mind faster than anybody can write it down.
 const linesWaiting = 1024
 
+// unhurried is how long the log may wait. To wake a thread for it at the moment in which
+// a daemon has become ready would take a processor from those who ask whether it has.
+const unhurried = time.Millisecond
+
 func (q *effects) add(f func()) {
 	q.mu.Lock()
 	q.todo = append(q.todo, f)
-	begin := !q.busy
-	q.busy = true
 	q.mu.Unlock()
-	if begin {
-		q.works.Go(q.work)
+	q.begin()
+}
+
+// addUnhurried is add for work that may be done a moment later.
+func (q *effects) addUnhurried(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.todo = append(q.todo, f)
+	if q.busy || q.timed {
+		return
 	}
+	q.timed = true
+	time.AfterFunc(unhurried, q.begin)
+}
+
+// begin has what there is done.
+func (q *effects) begin() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.timed = false
+	if q.busy || len(q.todo) == 0 {
+		return
+	}
+	q.busy = true
+	q.works.Go(q.work)
 }
 
 // wait waits until nothing is left to do.
-func (q *effects) wait() { q.works.Wait() }
+func (q *effects) wait() {
+	q.begin()
+	q.works.Wait()
+}
 
 // work does what there is.
 func (q *effects) work() {
@@ -76,12 +104,15 @@ func (q *effects) offer(f func(lost int)) {
 	}
 	q.mu.Unlock()
 	if !full {
-		q.add(func() { f(lost) })
+		q.addUnhurried(func() { f(lost) })
 	}
 }
 
 // say writes a line to the log, later.
 func (s *Service) say(level slog.Level, msg string, args ...any) {
+	if !s.log.Enabled(context.Background(), level) {
+		return
+	}
 	s.queue.offer(func(lost int) {
 		if lost > 0 {
 			s.log.Warn("log lines were dropped: too much happened at once", "lines", lost)
@@ -238,16 +269,22 @@ func (s *Service) act(a lifecycle.Action) {
 // refusal becomes news.
 func (s *Service) signal(p *person, sig unix.Signal) {
 	h := p.h
-	s.hold(func(error) { s.queue.add(func() { s.send(p, h, sig) }) })
+	if sig == unix.SIGKILL { // with the others of its group: nobody is left to end them
+		s.hold(func(error) { s.queue.add(func() { s.sent(p, h, sig, h.SignalGroup(sig)) }) })
+		return
+	}
+	s.hold(func(error) {
+		// At once: it waits for nothing, and a daemon that has stopped itself waits for it.
+		if err := h.Signal(sig); err != nil {
+			s.queue.add(func() { s.sent(p, h, sig, err) })
+		} else {
+			s.say(slog.LevelDebug, "signal sent", "pid", p.id.PID, "signal", unix.SignalName(sig))
+		}
+	})
 }
 
-// send is signal when its turn has come.
-func (s *Service) send(p *person, h *proc.Handle, sig unix.Signal) {
-	deliver := h.Signal
-	if sig == unix.SIGKILL { // with the others of its group: nobody is left to end them
-		deliver = h.SignalGroup
-	}
-	err := deliver(sig)
+// sent takes note of what has become of a signal.
+func (s *Service) sent(p *person, h *proc.Handle, sig unix.Signal, err error) {
 	s.log.Debug("signal sent", "pid", p.id.PID, "signal", unix.SignalName(sig), "error", err)
 	if err == nil {
 		return

@@ -228,39 +228,35 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 		}
 	}
 	s.owes = false
-	s.facts.Command = ""
 	s.describe(p, s.box)
-	s.lookInside(p, true)
+	s.lookInside(p)
 	s.eye.Store(p.h)
 	s.watch(p)
 	s.probePermission(p)
 }
 
-// described is when the container of a process that has become ready is looked at once
-// more: not while those who wait for it ask.
-const described = 5 * time.Millisecond
-
-// describeAgain is describe and lookInside for a process that has become ready. Its
-// command line is shown with that: it may have been another program's until now. What
-// is known of its container is hardly ever news, and costs as much as all the rest.
+// describeAgain looks once more at a process that has become ready: it may have another
+// uid by now. That is hardly ever news and costs as much as all the rest, so it is not
+// done while those who wait for readiness ask.
 func (s *Service) describeAgain(p *person) {
-	if p.id.PID == 0 {
-		return
-	}
-	s.lookInside(p, false)
 	if s.again {
 		return
 	}
 	s.again = true
-	time.AfterFunc(described, func() {
+	s.queue.addUnhurried(func() {
 		c, err := s.dep.FS.Container(p.id.PID)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.again = false
-		if err == nil && !s.closed && s.main == p && !p.h.Ended() { // or its number may be another's
+		if s.closed || s.main != p || p.h.Ended() { // or its number may be another's
+			return
+		}
+		if err == nil && p.id.PID > 0 {
 			s.describe(p, c)
 			s.stale.Store(true)
 		}
+		s.probePermission(p)
+		s.settle()
 	})
 }
 
@@ -309,58 +305,78 @@ func (s *Service) commandOf(st proc.Stat) string {
 // insideWait bounds how long news waits for the memory of a process to be read.
 const insideWait = 10 * time.Millisecond
 
-// inside is what is read in the memory of a process.
-type inside struct {
-	command string
-	owes    bool // it was started with UPSTART_JOB
-	ok      bool
-}
-
-// lookInside reads what lies in the memory of the main process. The kernel makes who
-// reads that wait for whoever changes the address space (mmap_lock), which a
-// hanging file system makes long. So nothing waits for it beyond a moment, not
-// even the end. What it owes is read only at first.
-func (s *Service) lookInside(p *person, first bool) {
-	if p.id.PID == 0 {
+// lookInside finds out whether the main process was started with UPSTART_JOB, which
+// lies in its memory. The kernel makes who reads that wait for whoever changes the
+// address space (mmap_lock), which a hanging file system makes long. So nothing waits
+// for it beyond a moment, not even the end.
+func (s *Service) lookInside(p *person) {
+	if p.id.PID == 0 || s.cfg.Policy.Expect != lifecycle.ExpectAuto {
 		return
 	}
-	read, late := make(chan inside), make(chan struct{})
+	read, late := make(chan bool), make(chan struct{})
 	go func() {
-		in := s.readInside(p, first)
+		owes := s.dep.FS.Environ(p.id.PID, "UPSTART_JOB") && !p.h.Ended() // or its number may be another's
 		select {
-		case read <- in:
+		case read <- owes:
 			return
 		case <-late:
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.sawInside(p, in)
+		s.sawInside(p, owes)
 	}()
 	wait := time.NewTimer(insideWait)
 	defer wait.Stop()
 	select {
-	case in := <-read:
-		s.sawInside(p, in)
+	case owes := <-read:
+		s.sawInside(p, owes)
 	case <-wait.C:
 		close(late)
 	}
 }
 
-func (s *Service) readInside(p *person, first bool) (in inside) {
-	in.owes = first && s.cfg.Policy.Expect == lifecycle.ExpectAuto && s.dep.FS.Environ(p.id.PID, "UPSTART_JOB")
-	var err error
-	in.command, err = s.dep.FS.Cmdline(p.id.PID)
-	in.ok = err == nil && !p.h.Ended() // or its number may be another's
-	return in
+func (s *Service) sawInside(p *person, owes bool) {
+	if !s.closed && s.main == p {
+		s.owes = s.owes || owes
+	}
 }
 
-func (s *Service) sawInside(p *person, in inside) {
-	if s.closed || s.main != p || !in.ok {
-		return
+// reading is a command line on its way.
+type reading struct {
+	done chan struct{} // closed when text is there
+	text string
+}
+
+// Command is the command line that the main process has now, which need not be the one
+// it was started with. It is empty if main is the main process no more, or if it
+// cannot be read in a moment; see lookInside.
+func (s *Service) Command(main lifecycle.ProcID) string {
+	h := s.eye.Load()
+	if h == nil || idOf(h) != main || main.PID == 0 {
+		return ""
 	}
-	s.owes = s.owes || in.owes
-	s.facts.Command = in.command
-	s.stale.Store(true)
+	r := &reading{done: make(chan struct{})}
+	if s.command.CompareAndSwap(nil, r) { // one at a time, however many ask
+		go func() {
+			if cmd, err := s.dep.FS.Cmdline(main.PID); err == nil && !h.Ended() { // or its number may be another's
+				r.text = cmd
+			}
+			s.command.Store(nil)
+			close(r.done)
+		}()
+	} else if under := s.command.Load(); under != nil {
+		r = under
+	} else {
+		return s.Command(main)
+	}
+	wait := time.NewTimer(insideWait)
+	defer wait.Stop()
+	select {
+	case <-r.done:
+		return r.text
+	case <-wait.C:
+		return ""
+	}
 }
 
 // clockTick is the unit in which the kernel tells when a process started. USER_HZ

@@ -64,15 +64,16 @@ func TestRecallHoldsNobody(t *testing.T) {
 	}
 	k.Observe(stopwatch.Transition{Who: proc.ID(k.Look().Main), Kind: stopwatch.Ended})
 	k.Adopt(h)
-	if s := k.Look(); s.Main.PID != pid || s.Facts.Command != "" {
-		t.Fatalf("main process %v, %q; want %d, not read yet", s.Main, s.Facts.Command, pid)
+	main := k.Look().Main
+	if cmd := k.Command(main); main.PID != pid || cmd != "" {
+		t.Fatalf("main process %v, %q; want %d, not read yet", main, cmd, pid)
 	}
 	for _, name := range []string{"environ", "cmdline"} {
 		if err := os.WriteFile(filepath.Join(own, name), []byte("UPSTART_JOB=d\x00x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for end := time.Now().Add(30 * time.Second); !strings.HasPrefix(k.Look().Facts.Command, "UPSTART_JOB=d"); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !strings.HasPrefix(k.Command(main), "UPSTART_JOB=d"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the command line is not read")
 		}

@@ -13,9 +13,10 @@ import (
 )
 
 // What podnotify knows is on file before anybody is told: see package journal for
-// why, and for why nobody waits. Here is the waiting room. A change is handed to
-// the journal at the end of the piece of news that brought it (remember); until it
-// is written Look gives the snapshot of before, and barriers and signals are held.
+// why, and for why nobody waits. A change is written at the end of the piece of news
+// that brought it (remember). Where the directory is not memory it is handed to the
+// journal instead, and here is the waiting room: until it is written Look gives the
+// snapshot of before, and barriers and signals are held.
 
 // statusEvery is how often a change of STATUS alone is written.
 const statusEvery = time.Second
@@ -26,7 +27,8 @@ const heldMost = 256
 
 // memory is what a service has handed to the journal.
 type memory struct {
-	file *journal.File // nil: nothing is kept
+	file *journal.File              // nil: nothing is kept
+	put  func(*journal.Record) bool // file.Put; a test may have one that refuses
 
 	core    core   // as handed over last
 	said    uint64 // the STATUS that went with it
@@ -65,7 +67,7 @@ func (s *Service) core() core {
 	return core{Record: s.m.Record(), access: s.access, begun: s.begun, elected: s.elected, alive: s.facts.ContainerAlive, left: s.left}
 }
 
-// remember hands over what has changed. The lock is held, and s.main is who the
+// remember writes what has changed, or hands it over. The lock is held, and s.main is who the
 // machine says it is.
 func (s *Service) remember() {
 	m := &s.mem
@@ -93,13 +95,19 @@ func (s *Service) remember() {
 		s.release(&m.later, nil)
 		return
 	}
-	waits := changed && !s.dep.Parent && s.m.Phase() != lifecycle.Gone
 	m.core, m.said, m.at, m.due = c, said, now, time.Time{}
-	if !waits {
+	r := s.record(c)
+	if waits := changed && !s.dep.Parent && s.m.Phase() != lifecycle.Gone; !waits {
 		// STATUS is no promise; a process that is gone proves itself that a record
 		// of its life is old; and with podnotify run the daemon begins anew.
 		s.release(&m.later, nil)
-		m.file.Write(s.record(c), nil)
+		if !m.put(r) {
+			m.file.Write(r, nil)
+		}
+		return
+	}
+	if m.put(r) {
+		s.release(&m.later, nil)
 		return
 	}
 	before := s.snap.Load()
@@ -109,7 +117,7 @@ func (s *Service) remember() {
 	}
 	ended := make(chan struct{})
 	m.ended = ended
-	m.writing = m.file.Write(s.record(c), func(err error) { s.written(err, ended) })
+	m.writing = m.file.Write(r, func(err error) { s.written(err, ended) })
 	if !m.writing {
 		s.release(&m.later, nil)
 		return

@@ -136,8 +136,22 @@ func TestStatusIsWrittenSeldom(t *testing.T) {
 
 // TestPublishedWhenWritten: nobody is told what is not on file, and all is on
 // file when somebody is told. No news waits for that.
-func TestPublishedWhenWritten(t *testing.T) {
-	p := newPinger(t, false, false)
+func TestPublishedWhenWritten(t *testing.T) { inMemoryAndNot(t, publishedWhenWritten) }
+
+// inMemoryAndNot tests a pinger whose state is written at once, and one whose state is
+// handed over, as it is where the directory is not in memory.
+func inMemoryAndNot(t *testing.T, test func(*testing.T, *pinger)) {
+	t.Run("at once", func(t *testing.T) { test(t, newPinger(t, false, false)) })
+	t.Run("handed over", func(t *testing.T) {
+		p := newPinger(t, false, false)
+		p.mu.Lock()
+		p.mem.put = func(*journal.Record) bool { return false }
+		p.mu.Unlock()
+		test(t, p)
+	})
+}
+
+func publishedWhenWritten(t *testing.T, p *pinger) {
 	p.settled()
 	for i := 1; i < 400; i++ {
 		p.send(fmt.Sprintf("%s\nERRNO=%d", []string{"RELOADING=1", "READY=1"}[i%2], i))
@@ -163,9 +177,34 @@ func TestPublishedWhenWritten(t *testing.T) {
 	}
 }
 
+// TestLookHears: what was said before somebody asks is in the answer, whether the receiver
+// has been awake or not.
+func TestLookHears(t *testing.T) {
+	inMemoryAndNot(t, func(t *testing.T, p *pinger) {
+		for i := 1; i < 200; i++ {
+			p.send(fmt.Sprintf("ERRNO=%d", i))
+			if i%2 == 1 {
+				p.send("RELOADING=1")
+			} else {
+				p.send("READY=1\nERRNO=" + strconv.Itoa(i))
+			}
+			n := p.Look()
+			for end := time.Now().Add(30 * time.Second); n.Errno != i && time.Now().Before(end); n = p.Look() {
+				if strings.HasSuffix(t.Name(), "at_once") {
+					t.Fatalf("round %d: %d is told", i, n.Errno)
+				}
+			}
+			if n.Errno != i || n.Phase == lifecycle.Ready != (i%2 == 0) {
+				t.Fatalf("round %d: %v, errno %d is told", i, n.Phase, n.Errno)
+			}
+		}
+	})
+}
+
 // TestBarrierWaits: a barrier is answered when what was said before it is on file.
-func TestBarrierWaits(t *testing.T) {
-	p := newPinger(t, false, false)
+func TestBarrierWaits(t *testing.T) { inMemoryAndNot(t, barrierWaits) }
+
+func barrierWaits(t *testing.T, p *pinger) {
 	p.settled()
 	for i := range 200 {
 		var end [2]int
@@ -352,7 +391,7 @@ func TestRecall(t *testing.T) {
 		check  func(s *Service, n *lifecycle.Snapshot) bool
 	}{
 		{"proven", nil, lifecycle.ExpectAuto, func(s *Service, n *lifecycle.Snapshot) bool {
-			return n.Phase == lifecycle.Ready && n.Main.PID == os.Getpid() && n.Status == "warm" && n.Errno == 5 && s.access == AccessMain && n.Facts.Adopted && s.main != nil && n.Facts.Command != ""
+			return n.Phase == lifecycle.Ready && n.Main.PID == os.Getpid() && n.Status == "warm" && n.Errno == 5 && s.access == AccessMain && n.Facts.Adopted && s.main != nil && s.Command(n.Main) != ""
 		}},
 		{"another process", func(r *journal.Record) { r.Main.Start--; r.State.Main.Start-- }, lifecycle.ExpectAuto, func(s *Service, n *lifecycle.Snapshot) bool {
 			return n.Phase == lifecycle.Gone && n.LastExit.Who.PID == os.Getpid() && !n.Facts.Adopted && !n.Facts.ContainerAlive && n.Errno == 5 == (n.Phase == lifecycle.Gone)

@@ -7,8 +7,8 @@
 // takes the service's lock for as long as one piece of news takes; the last two
 // first drain the socket, so that what a process said before it ended, or
 // before its time was up, counts (systemd's order: messages, then deaths, then
-// time-outs). Work that can wait for something, signals and the log, leaves over
-// a queue that nobody of them waits on.
+// time-outs). Signals leave at once; work that can wait for something, and the log,
+// leaves over a queue that nobody of them waits on.
 package sidecar
 
 import (
@@ -113,6 +113,7 @@ type Service struct {
 
 	stopped atomic.Bool            // the main process is known to be stopped
 	told    atomic.Pointer[string] // the journal's trouble, in the last snapshot
+	command atomic.Pointer[reading]
 
 	mu        sync.Mutex
 	m         *lifecycle.Machine
@@ -124,7 +125,7 @@ type Service struct {
 	hopeless  proc.ID         // whose stop facts.Impossible is about, if below our namespace
 	owes      bool            // the main process was started with UPSTART_JOB
 	elected   bool            // the main process was found by us, not named by the daemon
-	again     bool            // the main process is to be looked at once more
+	again     bool            // the main process is about to be looked at once more
 	late      bool            // a look for a late stop is under way
 	sampled   int             // people whose stops are watched
 	people    map[int]*person // by pid; the invisible by minus their inode
@@ -206,7 +207,9 @@ func newService(cfg Config, dep Deps) *Service {
 	s.give = s.apply
 	s.store = newFDStore(cfg.FDStoreMax)
 	s.stale.Store(true)
-	s.mem.file = dep.Journal
+	if s.mem.file = dep.Journal; s.mem.file != nil {
+		s.mem.put = s.mem.file.Put
+	}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
@@ -339,9 +342,6 @@ func (s *Service) apply(e lifecycle.Event) {
 	}
 	s.preserve()
 	actions := s.m.Apply(e, now)
-	if s.m.Phase() != from && s.m.Main() == s.mainID() {
-		s.remember() // it is written while we find out the rest
-	}
 	if s.m.Phase() == lifecycle.Gone && from != lifecycle.Gone {
 		s.judgeForks()
 		s.gone() // before it is started again
@@ -364,9 +364,7 @@ func (s *Service) apply(e lifecycle.Event) {
 			s.forks = 0
 		}
 		if to == lifecycle.Ready && s.main != nil {
-			// It may have changed its command line (exec) and its uid since.
 			s.describeAgain(s.main)
-			s.probePermission(s.main)
 		}
 	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it
 		s.say(slog.LevelInfo, "how the daemon ended is known", "exit", x.String())
@@ -452,15 +450,16 @@ func (s *Service) tick() {
 	s.settle()
 }
 
-// Look returns what is known now. A stop of the main process by somebody else
-// is seen here, when it matters, and costs nothing before.
+// Look returns what is known now. What has been said and not yet been heard, because
+// who asks was faster than the receiver is to wake, counts. A stop of the main process
+// by somebody else is seen here, when it matters, and costs nothing before.
 func (s *Service) Look() *lifecycle.Snapshot {
 	s.peek()
-	if !s.stale.Load() && s.trouble() == s.told.Load() {
-		return s.snap.Load()
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, err := s.drain(batch); err == nil && s.stale.Load() {
+		s.settle()
+	}
 	if s.publishWritten(); s.mem.writing {
 		s.await()
 	}

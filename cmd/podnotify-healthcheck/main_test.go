@@ -32,6 +32,8 @@ func (s *service) Name() string              { return s.name }
 func (s *service) Policy() *lifecycle.Policy { return &s.policy }
 func (s *service) Look() *lifecycle.Snapshot { return &s.look }
 
+func (s *service) Command(lifecycle.ProcID) string { return "" }
+
 // build builds a command of this module as it is shipped.
 func build(t *testing.T, name string) string {
 	t.Helper()

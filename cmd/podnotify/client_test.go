@@ -45,6 +45,13 @@ func (s *service) Name() string              { return s.name }
 func (s *service) Policy() *lifecycle.Policy { return &s.policy }
 func (s *service) Look() *lifecycle.Snapshot { return s.look.Load() }
 
+func (s *service) Command(main lifecycle.ProcID) string {
+	if main.PID == 42 && s.name == "redis" {
+		return "redis-server *:6379"
+	}
+	return ""
+}
+
 var (
 	since = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -52,7 +59,7 @@ var (
 	starting = lifecycle.Snapshot{Phase: lifecycle.Starting, Since: since, Main: lifecycle.ProcID{PID: 42, Start: 1}}
 	ready    = lifecycle.Snapshot{
 		Phase: lifecycle.Ready, Since: since, Main: lifecycle.ProcID{PID: 42, Start: 1}, Started: true, GateOpen: true,
-		Status: "Serving <\x1b[31mall\nof it>", Facts: lifecycle.Facts{Command: "redis-server *:6379"},
+		Status: "Serving <\x1b[31mall\nof it>",
 	}
 	ended = lifecycle.Snapshot{Phase: lifecycle.Gone, Since: since, Started: true}
 )
@@ -257,7 +264,7 @@ func TestStatusInFull(t *testing.T) {
 		Phase: lifecycle.Ready, Since: since, Started: true, GateOpen: true, Paused: true, Errno: 28, Respawns: 4,
 		Main: lifecycle.ProcID{PID: 42, Start: 1}, Status: "Serving", Watchdog: 1500 * time.Millisecond, PingAt: since.Add(88 * time.Second),
 		LastExit: &lifecycle.LastExit{Exit: lifecycle.Exit{Known: true, Signal: 6}, Who: lifecycle.ProcID{PID: 41}, At: since, Reason: "killed"},
-		Facts: lifecycle.Facts{Command: "redis-server", InnerPID: 7, Container: "cache", ErrnoName: "ENOSPC",
+		Facts: lifecycle.Facts{InnerPID: 7, Container: "cache", ErrnoName: "ENOSPC",
 			Dropped: map[string]uint64{"not-admitted": 3, "access": 1}, UnknownKeys: map[string]uint64{"X_\x1b": 2}},
 	}
 	quiet := starting
@@ -271,7 +278,7 @@ func TestStatusInFull(t *testing.T) {
 	}
 	want := `× redis
        Phase: ready (paused) since 2026-01-02 03:04:05 UTC; 1m30s ago
-    Main PID: 42 (redis-server), process 7 in its own PID namespace
+    Main PID: 42 (redis-server *:6379), process 7 in its own PID namespace
    Container: cache
       Status: "Serving"
        Errno: 28 ENOSPC

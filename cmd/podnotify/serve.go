@@ -38,7 +38,9 @@ type answers struct {
 func listen(address string, dir *rundir.Dir, log *slog.Logger) (*answers, error) {
 	a := &answers{log: log}
 	var err error
-	if a.port, err = net.Listen("tcp", address); err != nil {
+	// A connection lives for a minute at most: probing it in between is of no use.
+	tcp := net.ListenConfig{KeepAlive: -1}
+	if a.port, err = tcp.Listen(context.Background(), "tcp", address); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			return nil, fmt.Errorf("cannot listen on %s: another process listens there%s; choose another with --listen", address, whoListens(address))
 		}

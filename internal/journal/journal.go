@@ -8,16 +8,20 @@
 // READY=1 is said once. What podnotify has told anybody must survive its own
 // SIGKILL, so a change is on file before an answer shows it and before a signal
 // follows from it. But no answer, and not the receiver of datagrams, may wait for
-// a disk. Both hold, because it is the publication that waits, not those who ask
-// or speak: the receiver hands a record to the one goroutine that writes and goes
-// on; the write then publishes the next snapshot, closes barriers, and lets signals
-// go. An answer gives a write that is under way a millisecond, and is then made from
-// the last snapshot.
+// a disk.
 //
 // The run-dir is memory by contract (tmpfs, emptyDir with medium Memory), where
-// a write takes some ten microseconds. Where it does not, because the directory
-// is full, read-only, or on a disk that hangs, a write fails, or takes longer
-// than [Patience]. Then podnotify is degraded: it publishes without waiting, says
+// a write takes some ten microseconds, less than it takes to wake a thread for it:
+// so whoever brings the news writes it ([File.Put]).
+//
+// Where it is not memory, or a write has failed, it is the publication that waits,
+// not those who ask or speak: the receiver hands a record to the one goroutine that
+// writes and goes on ([File.Write]); the write then publishes the next snapshot,
+// closes barriers, and lets signals go. An answer gives a write that is under way a
+// millisecond, and is then made from the last snapshot.
+//
+// Where the directory is full, read-only, or on a disk that hangs, a write fails, or
+// takes longer than [Patience]. Then podnotify is degraded: it publishes without waiting, says
 // so in its log, in /statusz and in podnotify_degraded, fails no probe for it, and
 // tries again until it succeeds.
 //
@@ -63,6 +67,7 @@ type Dir struct {
 	path string
 	fd   int
 	boot string
+	mem  bool // the directory is memory: writing waits for nothing
 	log  *slog.Logger
 	put  func(*Record) error // file; a test may have a slower one
 
@@ -102,6 +107,10 @@ func Open(path string, from proc.FS, log *slog.Logger) (*Dir, error) {
 		return nil, fmt.Errorf("cannot keep state in %s: %w; name another directory with --run-dir", path, err)
 	}
 	d := &Dir{path: path, fd: fd, boot: boot, log: log, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	var held unix.Statfs_t
+	if unix.Fstatfs(fd, &held) == nil {
+		d.mem = held.Type == unix.TMPFS_MAGIC || held.Type == unix.RAMFS_MAGIC
+	}
 	d.put = d.file
 	d.watch = time.AfterFunc(time.Hour, d.impatient)
 	d.watch.Stop()
@@ -182,6 +191,23 @@ func (f *File) Write(r *Record, done func(error)) bool {
 	}
 	d.nudge()
 	return waits
+}
+
+// Put has a record written before it returns, instead of an earlier one. It does so only
+// where that cannot take long: the directory is memory, and nothing is amiss. It reports
+// whether it did; if not, Write does.
+func (f *File) Put(r *Record) bool {
+	d := f.d
+	if !d.mem || d.Trouble() != nil {
+		return false
+	}
+	r.Schema, r.Service, r.Boot = Schema, f.name, d.boot
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || f.next != nil || d.writing == f {
+		return false // what was handed over before comes first
+	}
+	return d.put(r) == nil
 }
 
 func (d *Dir) nudge() {

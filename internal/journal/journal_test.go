@@ -81,6 +81,84 @@ func write(t *testing.T, f *File, r *Record) error {
 	}
 }
 
+// TestPut: what is put is on file at once, and comes after what was handed over. Without
+// memory, and in trouble, nothing is put.
+func TestPut(t *testing.T) {
+	path, err := os.MkdirTemp("/dev/shm", "podnotify")
+	if err != nil {
+		t.Skip("there is no directory in memory: mount a tmpfs on /dev/shm")
+	}
+	t.Cleanup(func() { os.RemoveAll(path) })
+	d, _ := open(t, path)
+	f := d.File("redis")
+	on := func() string {
+		t.Helper()
+		r, err := f.Read()
+		if err != nil || r == nil {
+			t.Fatal(r, err)
+		}
+		return r.Access
+	}
+	r := ready()
+	if r.Access = "main"; !f.Put(r) || on() != "main" {
+		t.Fatal("not on file")
+	}
+
+	began, goOn := make(chan bool, 1), make(chan bool)
+	d.mu.Lock()
+	d.put = func(r *Record) error { began <- true; <-goOn; return d.file(r) }
+	d.mu.Unlock()
+	written := make(chan error, 2)
+	first, second, third := ready(), ready(), ready()
+	f.Write(first, func(err error) { written <- err })
+	<-began
+	if f.Put(second) {
+		t.Error("put while another is being written")
+	}
+	second.Access = "exec"
+	f.Write(second, func(err error) { written <- err })
+	if f.Put(third) {
+		t.Error("put while another waits to be written")
+	}
+	goOn <- true
+	<-began
+	goOn <- true
+	for range 2 {
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if on() != "exec" {
+		t.Error("the last that was handed over is not on file")
+	}
+
+	full := errors.New("no space")
+	d.mu.Lock()
+	d.put = func(*Record) error { return full }
+	d.mu.Unlock()
+	if f.Put(third) {
+		t.Error("a failure is no failure")
+	}
+	if err := write(t, f, third); err != full || f.Trouble() == nil {
+		t.Error("no trouble:", err)
+	}
+	if f.Put(ready()) {
+		t.Error("put in trouble")
+	}
+	d.mu.Lock()
+	d.put = d.file
+	d.mu.Unlock()
+
+	d.Close()
+	if f.Put(ready()) {
+		t.Error("put after the end")
+	}
+	slow, _ := open(t, t.TempDir())
+	if slow.mem = false; slow.File("redis").Put(ready()) {
+		t.Error("put on a disk")
+	}
+}
+
 func TestJudge(t *testing.T) {
 	lives := func(change func(*World)) World {
 		w := World{Boot: "b", Main: ready().Main}

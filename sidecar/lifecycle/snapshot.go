@@ -87,7 +87,6 @@ type Facts struct {
 	ErrnoName string // the symbolic name of Snapshot.Errno, if it has one
 	InnerPID  int    // the main process's pid in its own PID namespace
 	StartTime time.Time
-	Command   string
 	Container string
 
 	Adopted     bool
