@@ -133,7 +133,7 @@ func (c *Client) Watch(ctx context.Context, h Handler) {
 // A containerd that hangs is one that has gone away.
 const (
 	answerTime = 10 * time.Second // in which it answers a question
-	askEvery   = 30 * time.Second // it is asked whether it is there, since news may be long in coming
+	askEvery   = 15 * time.Second // it is asked whether it is there, since news may be long in coming
 )
 
 // connect is a client of containerd, which has answered nothing yet.

@@ -26,6 +26,7 @@ type Image struct {
 	Cmd        []string
 	Env        []string
 	WorkingDir string
+	Labels     map[string]string
 
 	files map[string]file
 	err   error
@@ -121,7 +122,7 @@ func (i *Image) Write(path string) error {
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
 		"created":      "1970-01-01T00:00:00Z",
-		"config":       map[string]any{"User": i.User, "Entrypoint": i.Entrypoint, "Cmd": i.Cmd, "Env": i.Env, "WorkingDir": i.WorkingDir},
+		"config":       map[string]any{"User": i.User, "Entrypoint": i.Entrypoint, "Cmd": i.Cmd, "Env": i.Env, "WorkingDir": i.WorkingDir, "Labels": i.Labels},
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 	})
 	if err != nil {

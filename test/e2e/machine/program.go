@@ -78,6 +78,9 @@ func (p *Program) Ended() bool {
 	}
 }
 
+// Signal sends it a signal.
+func (p *Program) Signal(signal syscall.Signal) { _ = p.cmd.Process.Signal(signal) }
+
 // Stop sends it a signal and waits for its end. What a container runtime has
 // started runs on, as on a node.
 func (p *Program) Stop(signal syscall.Signal) {

@@ -443,6 +443,157 @@ func TestRespawn(t *testing.T) {
 	}
 }
 
+// TestLabels: ctr makes labels of a container of those of its image. What an image says
+// so is heard of plain containers, and starts no program of the host.
+func TestLabels(t *testing.T) {
+	h := newHost(t)
+	const labelled = "podnotify.test/labelled:1"
+	file := filepath.Join(h.Dir, "written-by-the-image")
+	i := image.Image{Name: labelled, Labels: map[string]string{
+		"podnotify.io/expect": "notify", "podnotify.io/respawn.mode": "containerd", "podnotify.io/respawn.delay": "0",
+		"io.cri-containerd.kind": "container", "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.name": "web", "io.kubernetes.container.name": "mydaemon",
+		"containerd.io/restart.loguri": "file://" + file,
+	}}
+	i.Copy(filepath.Join(h.Dir, "mydaemon"), "/mydaemon", 0o755)
+	archive := filepath.Join(h.Dir, "labelled.tar")
+	if err := i.Write(archive); err != nil {
+		t.Fatal(err)
+	}
+	h.containerd.Import(t, archive, space)
+	run := func(id, name string, labels ...string) int {
+		t.Helper()
+		args := []string{"run", "--detach", "--null-io", "--cgroup", filepath.Join(h.Cgroup, id),
+			"--mount", "type=bind,src=" + h.run + "/node,dst=/run/podnotify,options=rbind:ro", "--env", "NOTIFY_SOCKET=/run/podnotify/notify"}
+		for _, l := range labels {
+			args = append(args, "--label", l)
+		}
+		argv := []string{"/mydaemon"}
+		if name == daemons {
+			argv = []string{"dash", "-c", "echo it runs; exec /mydaemon"}
+		}
+		h.ctr(append(append(args, name, id), argv...)...)
+		h.until("/readyz/"+id, 200)
+		return h.task(id)
+	}
+	refused := func(id, why string, pid int) {
+		t.Helper()
+		h.kill("KILL", pid)
+		h.until("/readyz/"+id, 503)
+		h.eventually("it is said why "+id+" gets no new task", func() bool { return strings.Contains(h.agent.Tail(1000), why) })
+		if n := h.task(id); n != 0 {
+			t.Errorf("%s has task %d", id, n)
+		}
+	}
+	pid := run("image", labelled)
+	if code, _ := h.get("/readyz/default/web/mydaemon"); code != 404 {
+		t.Errorf("a label of an image makes it a pod's container: %d", code)
+	}
+	refused("image", "is the image's", pid)
+	if _, err := os.Stat(file); err == nil {
+		t.Error("an image has written to the host")
+	}
+
+	mine := []string{"podnotify.io/expect=notify", "podnotify.io/respawn.mode=containerd", "podnotify.io/respawn.delay=0"}
+	mark := filepath.Join(h.Dir, "mark")
+	refused("binary", "only file:///PATH is taken", run("binary", daemons, append(mine, "containerd.io/restart.loguri=binary:///usr/bin/touch?"+mark)...))
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("a program of the host was started")
+	}
+	log := filepath.Join(h.Dir, "said")
+	h.kill("KILL", run("file", daemons, append(mine, "containerd.io/restart.loguri=file://"+log)...))
+	h.eventually("the new task writes to its file", func() bool { b, _ := os.ReadFile(log); return string(b) == "it runs\n" && h.status("file").Ready })
+}
+
+// TestChanged: labels may be changed while a container runs.
+func TestChanged(t *testing.T) {
+	h := newHost(t)
+	pid := h.plain("c", []string{"expect=notify"}, nil, "/mydaemon")
+	h.until("/readyz/c", 200)
+	h.ctr("containers", "label", "c", "podnotify.io/expct=notify")
+	h.eventually("the wrong key is told", func() bool {
+		code, body := h.get("/readyz/c")
+		return code == 503 && strings.Contains(body, "did you mean expect?")
+	})
+	h.ctr("containers", "label", "c", "podnotify.io/expct=", "podnotify.io/timeouts.reload=5s")
+	h.until("/readyz/c", 200)
+	if s := h.status("c"); s.Main == nil || s.Main.PID != pid || !s.Adopted {
+		t.Errorf("after a change of its labels it is %+v", s)
+	}
+}
+
+// TestHung: a containerd that does not answer is away like one that is not there, and
+// what is known stays.
+func TestHung(t *testing.T) {
+	h := newHost(t)
+	h.plain("c", []string{"expect=notify"}, nil, "/mydaemon")
+	h.until("/readyz/c", 200)
+	containerd := func(degraded int) {
+		t.Helper()
+		want := fmt.Sprintf(`podnotify_degraded{what="containerd"} %d`, degraded)
+		for end := time.Now().Add(3 * bound); ; time.Sleep(100 * time.Millisecond) {
+			if _, body := h.get("/metrics"); strings.Contains(body, want) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatal("it does not say ", want)
+			}
+		}
+	}
+	h.containerd.Signal(syscall.SIGSTOP)
+	containerd(1)
+	h.until("/readyz/c", 200)
+	h.containerd.Signal(syscall.SIGCONT)
+	containerd(0)
+	h.until("/readyz/c", 200)
+	if s := h.status("c"); s.Adopted || s.Respawns > 0 {
+		t.Errorf("it was served anew: %+v", s)
+	}
+}
+
+// TestTwins: containers that could be taken for each other.
+func TestTwins(t *testing.T) {
+	h := newHost(t)
+	h.plain("twin", []string{"expect=notify"}, nil, "/mydaemon")
+	h.until("/readyz/twin", 200)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	if out, err := h.containerd.Ctr(ctx, "k8s.io", "containers", "create", "--label", "podnotify.io/expect=notify", daemons, "twin", "/mydaemon"); err != nil {
+		t.Fatal(err, out)
+	}
+	h.eventually("the id alone names neither", func() bool {
+		code, body := h.get("/readyz/twin")
+		return code == 404 && strings.Contains(body, space+"/twin") && strings.Contains(body, "k8s.io/twin")
+	})
+	h.until("/readyz/"+space+"/twin", 200)
+	h.until("/readyz/k8s.io/twin", 503)
+	if out, err := h.containerd.Ctr(ctx, "k8s.io", "containers", "delete", "twin"); err != nil {
+		t.Fatal(err, out)
+	}
+	h.until("/readyz/twin", 200)
+
+	// One cgroup for two: whose word would it be?
+	h.plain("guest", []string{"expect=notify"}, []string{"--cgroup", filepath.Join(h.Cgroup, "twin")}, "/mydaemon", "-l", "127.0.0.1:7071")
+	h.eventually("it says that they live in one cgroup", func() bool {
+		code, _ := h.get("/readyz/guest")
+		return code == 503 && strings.Contains(strings.Join(h.status("guest").Warnings, " "), "container twin lives in the same cgroup")
+	})
+	h.until("/readyz/twin", 200)
+
+	// A task that somebody else starts while a respawn is due stays.
+	pid := h.plain("own", []string{"expect=notify", "respawn.mode=containerd", "respawn.delay=3s"}, nil, "/mydaemon", "-l", "127.0.0.1:7072")
+	h.until("/readyz/own", 200)
+	h.kill("KILL", pid)
+	h.until("/readyz/own", 503)
+	h.ctr("tasks", "delete", "own")
+	h.ctr("tasks", "start", "--detach", "--null-io", "own")
+	pid = h.task("own")
+	h.until("/readyz/own", 200)
+	time.Sleep(4 * time.Second) // in which it would have been replaced
+	if s := h.status("own"); h.task("own") != pid || !s.Ready || s.Main.PID != pid {
+		t.Errorf("task %d was replaced: %+v", pid, s)
+	}
+}
+
 // TestPod: a pod whose containers share nothing with podnotify-node, nor with each
 // other, as they are by default.
 func TestPod(t *testing.T) {
