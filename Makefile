@@ -24,6 +24,8 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 TAGS     = nethttpomithttp2
 # Counted, not timed: a fuzzer whose time ends while it minimizes an input fails.
 FUZZTIME ?= 50000x
+# Of what takes a millisecond each.
+FUZZSLOW ?= 5000x
 
 # Everything in an image is dated as its commit.
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -133,6 +135,8 @@ fuzz:
 	$(GO) test -run '^$$' -fuzz '^FuzzJournal$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./internal/journal
 	$(GO) test -run '^$$' -fuzz '^FuzzAnswer$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./internal/ask
 	$(GO) test -run '^$$' -fuzz '^FuzzImport$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./internal/initfile
+	$(GO) test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(FUZZSLOW) -fuzzminimizetime 1x ./internal/config
+	$(GO) test -run '^$$' -fuzz '^FuzzRequests$$' -fuzztime $(FUZZSLOW) -fuzzminimizetime 1x ./internal/control
 
 check: lint fuzz
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

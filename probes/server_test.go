@@ -20,7 +20,7 @@ func serve(t *testing.T, n int, change func(*http.Server)) (address string, l *l
 	if err != nil {
 		t.Fatal(err)
 	}
-	l = Limit(tcp, n).(*limited)
+	l = Limit(tcp, n, nil).(*limited)
 	server := Server(handlerOf(newFake("redis", ready())))
 	if change != nil {
 		change(server)

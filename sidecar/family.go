@@ -21,6 +21,7 @@ import (
 // subreaper (PR_SET_CHILD_SUBREAPER, Linux 3.4).
 type Family struct {
 	fs      proc.FS
+	scarce  *proc.Descriptors
 	self    int
 	cmd     atomic.Int64
 	sampler *stopwatch.Sampler
@@ -34,8 +35,8 @@ type Family struct {
 }
 
 // NewFamily returns the family of this process.
-func NewFamily(fs proc.FS) (*Family, error) {
-	f := &Family{fs: fs, self: os.Getpid()}
+func NewFamily(fs proc.FS, scarce *proc.Descriptors) (*Family, error) {
+	f := &Family{fs: fs, scarce: scarce, self: os.Getpid()}
 	var err error
 	if f.newest, err = fs.Newest(); err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func NewFamily(fs proc.FS) (*Family, error) {
 
 // Deps fills in what the service needs of its family.
 func (f *Family) Deps(log *slog.Logger) Deps {
-	return Deps{FS: f.fs, Scope: f, Stops: f.sampler, Log: log, Parent: true, Started: f.started, Orphans: f.orphans, Left: f.remaining, Awaiting: f.awaits}
+	return Deps{FS: f.fs, Scope: f, Stops: f.sampler, Log: log, Parent: true, Started: f.started, Orphans: f.orphans, Left: f.remaining, Awaiting: f.awaits, Hides: f.fs.Hides(), Descriptors: f.scarce}
 }
 
 // Join tells the family of its service, before it serves.

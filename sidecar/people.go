@@ -116,13 +116,35 @@ func (s *Service) drop(p *person) {
 	p.h.Close() // ends the goroutine that awaits its end
 }
 
-func (s *Service) dropOldest() {
-	var oldest *person
+// idle is who was used least lately of those that nothing hangs on; nil: there is none.
+func (s *Service) idle() (oldest *person) {
 	for _, p := range s.people {
 		if p != s.main && !p.watched && (oldest == nil || p.used < oldest.used) {
 			oldest = p
 		}
 	}
+	return oldest
+}
+
+// Spare gives up the process that was silent for the longest time, if nothing hangs on
+// it: others need its descriptor. It will be known again when it speaks.
+func (s *Service) Spare() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spare()
+}
+
+// spare gives up somebody for a descriptor, and reports whether there was anybody.
+func (s *Service) spare() bool {
+	p := s.idle()
+	if p != nil {
+		s.drop(p)
+	}
+	return p != nil
+}
+
+func (s *Service) dropOldest() {
+	oldest := s.idle()
 	if oldest == nil {
 		for _, p := range s.people { // all watched: speakers come and go, too
 			if p != s.main && (oldest == nil || p.used < oldest.used) {

@@ -32,6 +32,8 @@ const (
 	dropStranger  = "not-admitted" // the sender is not a process of the service
 	dropInvisible = "invisible"    // the sender's PID namespace is not visible from here
 	dropBarrier   = "barrier"      // BARRIER=1 with other lines, or not with one descriptor
+
+	dropNoDescriptor = "no-descriptor" // there is none left to hold the sender by
 )
 
 // Dropped implements notify.Handler: a datagram that is no message.
@@ -49,10 +51,15 @@ func (s *Service) drop1(reason string, from notify.Sender) {
 	}
 	s.strangers[key] = true
 	args := []any{"reason", reason, "pid", from.PID, "uid", from.UID}
+	cure := s.cure(reason)
 	if st, err := s.dep.FS.Stat(from.PID); err == nil { // or it has ended
 		args = append(args, "comm", st.Comm)
+	} else if reason == dropStranger && s.dep.Hides != "" {
+		if cure = hidden(s.dep.Hides); s.main == nil {
+			s.facts.Impossible = fmt.Sprintf("process %d, which speaks, cannot be seen: %s", from.PID, cure)
+		}
 	}
-	s.say(slog.LevelWarn, "datagram dropped", append(args, "cure", s.cure(reason))...)
+	s.say(slog.LevelWarn, "datagram dropped", append(args, "cure", cure)...)
 }
 
 // shutOut counts the datagrams whose senders are not admitted.
@@ -73,6 +80,7 @@ func (s *Service) cure(reason string) string {
 var cures = map[string]string{
 	dropStranger:                         "select.container or select.process takes it in; notify.access any hears everybody",
 	dropInvisible:                        "shareProcessNamespace: true, or notify.access any",
+	dropNoDescriptor:                     "podnotify needs more open files (ulimit -n)",
 	dropBarrier:                          "BARRIER=1 goes alone, with one descriptor",
 	notify.DropTooLong.String():          "the sender may send 4096 bytes at most",
 	notify.DropNUL.String():              "the sender may put a NUL only at the very end",
@@ -122,6 +130,14 @@ func (s *Service) sender(p *notify.Packet) (person, bool) {
 		return *s.main, s.admits(s.main, p)
 	}
 	h, err := s.open(p)
+	if s.dep.Descriptors.Exhausted(err) {
+		s.drop1(dropNoDescriptor, p.From) // it lives, but who it is cannot be known
+		return person{}, false
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) { // procfs hides what it is
+		s.drop1(dropStranger, p.From)
+		return person{}, false
+	}
 	if err != nil || h.Ended() {
 		return s.departed(h, p)
 	}
@@ -154,9 +170,23 @@ func (s *Service) departed(h *proc.Handle, p *notify.Packet) (person, bool) {
 // open makes a handle of a datagram's sender.
 func (s *Service) open(p *notify.Packet) (*proc.Handle, error) {
 	if fd := p.TakePidfd(); fd >= 0 {
-		return s.dep.FS.FromPidfd(fd, p.From.PID)
+		h, err := s.dep.FS.FromPidfd(fd, p.From.PID)
+		if !s.dep.Descriptors.Exhausted(err) {
+			return h, err
+		}
 	}
-	return s.dep.FS.Open(p.From.PID)
+	return s.openPID(p.From.PID)
+}
+
+// openPID makes a handle of a process. Where there is no descriptor left for it, those
+// who have said nothing for the longest time are given up.
+func (s *Service) openPID(pid int) (*proc.Handle, error) {
+	for {
+		h, err := s.dep.FS.Open(pid)
+		if !s.dep.Descriptors.Exhausted(err) || !s.spare() {
+			return h, err
+		}
+	}
 }
 
 // invisible is a sender in a PID namespace we cannot see. Only "any" hears it,
@@ -444,7 +474,7 @@ func (s *Service) findFor(who person) {
 		}
 	}
 	if p := s.people[pid]; p == nil || p.h.Ended() {
-		h, err := s.dep.FS.Open(pid)
+		h, err := s.openPID(pid)
 		if err != nil {
 			return
 		}
@@ -470,7 +500,7 @@ func (s *Service) reelect(who person) {
 		return
 	}
 	if p := s.people[pid]; p == nil || p.h.Ended() {
-		h, err := s.dep.FS.Open(pid)
+		h, err := s.openPID(pid)
 		if err != nil {
 			return
 		}

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,6 +93,10 @@ type Deps struct {
 	// Since is when the shared socket of a service without one of its own was bound,
 	// in clock ticks since boot: who is older may have spoken to nobody. 0: nobody.
 	Since uint64
+	// Hides says by which option procfs hides processes from us; empty: none.
+	Hides string
+	// Descriptors remembers that they ran out; nil: nobody asks.
+	Descriptors *proc.Descriptors
 	// CatchUp applies what is queued on a socket that the service shares with
 	// others, theirs too. It is called without the service's lock.
 	CatchUp func()
@@ -113,6 +119,7 @@ type Service struct {
 
 	stopped atomic.Bool            // the main process is known to be stopped
 	told    atomic.Pointer[string] // the journal's trouble, in the last snapshot
+	scarce  atomic.Pointer[string] // that of the descriptors
 	command atomic.Pointer[reading]
 
 	mu        sync.Mutex
@@ -179,6 +186,13 @@ func New(cfg Config, dep Deps) (*Service, error) {
 		return nil, ErrNoPidfd
 	}
 	s.ln = ln
+	if !ln.HasPidfd() {
+		s.lack("pidfd", "senders are known by their numbers alone, because the kernel has no SO_PASSPIDFD (Linux 6.5) or a seccomp profile refuses it; "+
+			"a helper that ends at once may pass for a stranger, or its number for another process")
+	}
+	if dep.Hides != "" {
+		s.lack("proc", hidden(dep.Hides))
+	}
 	s.recall()
 	return s, nil
 }
@@ -213,6 +227,22 @@ func newService(cfg Config, dep Deps) *Service {
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
+}
+
+// lack takes note, also in the log, of what podnotify has to do without. It fails no
+// check.
+func (s *Service) lack(what, text string) {
+	if s.facts.Degraded == nil {
+		s.facts.Degraded = map[string]string{} // never changed once the service is heard of
+	}
+	s.facts.Degraded[what] = text
+	s.say(slog.LevelWarn, text)
+}
+
+// hidden says what it means that procfs hides processes.
+func hidden(option string) string {
+	return fmt.Sprintf("processes of other users are hidden, because /proc is mounted with %s; podnotify, which runs as uid %d, can serve a daemon of that uid only, "+
+		"unless /proc is mounted with gid= and podnotify is in that group", option, os.Geteuid())
 }
 
 // Name is the service's name.
@@ -450,6 +480,11 @@ func (s *Service) tick() {
 	s.settle()
 }
 
+// current reports whether the last snapshot tells what is known now.
+func (s *Service) current() bool {
+	return !s.stale.Load() && s.trouble() == s.told.Load() && s.dep.Descriptors.Trouble() == s.scarce.Load()
+}
+
 // Look returns what is known now. What has been said and not yet been heard, because
 // who asks was faster than the receiver is to wake, counts. A stop of the main process
 // by somebody else is seen here, when it matters, and costs nothing before.
@@ -466,7 +501,7 @@ func (s *Service) Look() *lifecycle.Snapshot {
 	if s.publishWritten(); s.mem.writing {
 		return s.unwritten()
 	}
-	if !s.stale.Load() && s.trouble() == s.told.Load() { // it was published just now
+	if s.current() { // it was published just now
 		return s.snap.Load()
 	}
 	n := s.snapshot()
@@ -484,6 +519,9 @@ func (s *Service) snapshot() *lifecycle.Snapshot {
 	n.Facts.Dropped = maps.Clone(s.dropped)
 	n.Facts.Refused = s.shutOut()
 	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
+	for _, what := range slices.Sorted(maps.Keys(s.facts.Degraded)) {
+		n.Facts.Warnings = append(n.Facts.Warnings, s.facts.Degraded[what])
+	}
 	if s.ln != nil && !s.alive.Load() {
 		n.Facts.Socket = "the notify socket " + s.cfg.Address + " is not bound"
 	}
@@ -495,6 +533,10 @@ func (s *Service) snapshot() *lifecycle.Snapshot {
 	}
 	t := s.trouble()
 	if s.told.Store(t); t != nil {
+		n.Facts.Warnings = append(n.Facts.Warnings, *t)
+	}
+	t = s.dep.Descriptors.Trouble()
+	if s.scarce.Store(t); t != nil {
 		n.Facts.Warnings = append(n.Facts.Warnings, *t)
 	}
 	return &n

@@ -64,7 +64,7 @@ func start(t *testing.T, change func(*Config)) *bench {
 	if change != nil {
 		change(&cfg)
 	}
-	world, err := NewWorld(proc.Proc, logger)
+	world, err := NewWorld(proc.Proc, nil, logger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,13 +43,17 @@ type World struct {
 	fs      proc.FS
 	log     *slog.Logger
 	self    int
-	exe     string       // our program
+	exe     string // our program
+	hides   string // by which option procfs hides processes
+	scarce  *proc.Descriptors
 	above   map[int]bool // our ancestors
 	own     proc.Container
 	sampler *stopwatch.Sampler
 	newest  *proc.Newest
 	gen     atomic.Uint64
 	looks   atomic.Int64 // second looks under way
+
+	postponed atomic.Bool // a look is to come, see later
 
 	look sync.Mutex // held by who reads /proc to change table and tops; nothing is awaited under it
 
@@ -71,8 +75,8 @@ type top struct {
 }
 
 // NewWorld looks around once.
-func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
-	w := &World{fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}, claims: map[int]claim{}}
+func NewWorld(fs proc.FS, scarce *proc.Descriptors, log *slog.Logger) (*World, error) {
+	w := &World{scarce: scarce, fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}, claims: map[int]claim{}, hides: fs.Hides()}
 	w.exe, _ = fs.Exe(w.self) // empty is nobody's
 	var err error
 	if w.own, err = fs.Container(w.self); err != nil {
@@ -92,7 +96,7 @@ func NewWorld(fs proc.FS, log *slog.Logger) (*World, error) {
 
 // Deps fills in what a service needs of the world. Bind the service with Join.
 func (w *World) Deps(cfg Config, log *slog.Logger) Deps {
-	return Deps{FS: w.fs, Scope: &scope{w: w, cfg: cfg}, Stops: w.sampler, Log: log, Awaiting: w.awaits}
+	return Deps{FS: w.fs, Scope: &scope{w: w, cfg: cfg}, Stops: w.sampler, Log: log, Awaiting: w.awaits, Hides: w.hides, Descriptors: w.scarce}
 }
 
 // Join tells the world of a service made with its Deps.
@@ -162,6 +166,10 @@ func (w *World) scan() (pids []int, about bool) {
 	w.look.Lock()
 	defer w.look.Unlock()
 	table, err := w.fs.Table()
+	if w.scarce.Exhausted(err) {
+		w.later()
+		return nil, false
+	}
 	if err != nil {
 		w.log.Warn("cannot read the process table", "error", err)
 		return nil, false
@@ -181,6 +189,20 @@ func (w *World) scan() (pids []int, about bool) {
 	w.most = 2*len(table) + 1024
 	w.gen.Add(1)
 	return pids, about
+}
+
+// later has all processes looked at once more, because some could not be for want of a
+// descriptor.
+func (w *World) later() {
+	if w.postponed.Swap(true) {
+		return
+	}
+	time.AfterFunc(rarestLook, func() {
+		w.postponed.Store(false)
+		if pids, _ := w.scan(); w.awaited(true) {
+			w.offer(pids)
+		}
+	})
 }
 
 // note keeps a process that has no parent here, if it is one of a container.
@@ -323,6 +345,9 @@ func (w *World) unclear() bool {
 // of their own: their numbers can be read, but not opened.
 func (w *World) process(pid int) (proc.Stat, bool) {
 	h, err := w.fs.Open(pid)
+	if w.scarce.Exhausted(err) {
+		w.later()
+	}
 	if err != nil {
 		return proc.Stat{}, false
 	}
@@ -402,7 +427,7 @@ func (s *Service) elect(sc *scope) {
 		}
 		return
 	}
-	h, err := s.dep.FS.Open(pid)
+	h, err := s.openPID(pid)
 	if err != nil {
 		return
 	}

@@ -372,6 +372,9 @@ func (p *pod) serve(t *testing.T, o order, command string, args ...string) *podn
 
 func (p *pod) serveIn(t *testing.T, o order, dir, command string, args ...string) *podnotify {
 	t.Helper()
+	if kernel := os.Getenv(kernelVariable); kernel != "" {
+		o = around(kernel, o)
+	}
 	for range 5 {
 		n := &podnotify{dir: dir, address: freePort(t)}
 		all := append([]string{bin.podnotify, command, "--listen", n.address, "--run-dir", dir, "--log-format", "text"}, args...)

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(firstVariable) != "" {
 		os.Exit(first())
 	}
+	if os.Getenv(aroundVariable) != "" {
+		fmt.Fprintln(os.Stderr, aroundMain())
+		os.Exit(1)
+	}
 	if os.Getenv(puppetVariable) != "" {
 		os.Exit(puppetMain())
 	}

@@ -49,18 +49,19 @@ func runRun(cfg config.Config, command []string, environ []string, log *slog.Log
 	if err := orphaned(kept, log); err != nil {
 		return 1, err
 	}
-	family, err := sidecar.NewFamily(proc.Proc)
+	scarce := proc.NewDescriptors(log)
+	family, err := sidecar.NewFamily(proc.Proc, scarce)
 	if err != nil {
 		return 1, err
 	}
-	a, err := listen(cfg.Listen, dir, log)
+	a, err := listen(cfg.Listen, dir, scarce, log)
 	if err != nil {
 		return 1, err
 	}
 	defer a.close()
 
 	turns := make(chan supervise.Turn, 4)
-	a.degraded = degraded(state)
+	a.state = state
 	deps := family.Deps(log)
 	deps.Journal = kept
 	var service *sidecar.Service

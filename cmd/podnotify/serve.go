@@ -16,6 +16,7 @@ import (
 	"github.com/podnotify/podnotify/internal/control"
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/metrics"
+	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/rundir"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar"
@@ -32,11 +33,12 @@ type answers struct {
 	port     net.Listener
 	control  net.Listener
 	log      *slog.Logger
-	degraded func() map[string]bool // our own troubles, by name
+	state    *journal.Dir
+	scarce   *proc.Descriptors
 }
 
-func listen(address string, dir *rundir.Dir, log *slog.Logger) (*answers, error) {
-	a := &answers{log: log}
+func listen(address string, dir *rundir.Dir, scarce *proc.Descriptors, log *slog.Logger) (*answers, error) {
+	a := &answers{log: log, scarce: scarce}
 	var err error
 	// A connection lives for a minute at most: probing it in between is of no use.
 	tcp := net.ListenConfig{KeepAlive: -1}
@@ -61,9 +63,31 @@ func reason(err error) error {
 	return err
 }
 
+// connections is how many may be open at a time. They leave most descriptors to those
+// that processes are held by, where there are few.
+func connections() int { return int(min(maxConnections, proc.DescriptorLimit()/4)) }
+
+// exhausted reports whether an error says that there is no descriptor left. Services
+// then give those up that they can do without.
+func (a *answers) exhausted(err error) bool {
+	if !a.scarce.Exhausted(err) {
+		return false
+	}
+	for _, s := range a.services {
+		s.Spare()
+	}
+	return true
+}
+
 // degraded names podnotify's own troubles for podnotify_degraded.
-func degraded(state *journal.Dir) func() map[string]bool {
-	return func() map[string]bool { return map[string]bool{"state": state.Trouble() != nil} }
+func (a *answers) degraded() map[string]bool {
+	out := map[string]bool{"state": a.state.Trouble() != nil, "descriptors": a.scarce.Trouble() != nil, "pidfd": false, "proc": false}
+	for _, s := range a.services {
+		for what := range s.Look().Facts.Degraded {
+			out[what] = true
+		}
+	}
+	return out
 }
 
 func (a *answers) healthy() error {
@@ -89,7 +113,7 @@ func (a *answers) serve(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := server.Serve(probes.Limit(a.port, maxConnections))
+		err := server.Serve(probes.Limit(a.port, connections(), a.exhausted))
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}

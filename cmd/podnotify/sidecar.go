@@ -30,11 +30,12 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer dir.Close()
-	world, err := sidecar.NewWorld(proc.Proc, log)
+	scarce := proc.NewDescriptors(log)
+	world, err := sidecar.NewWorld(proc.Proc, scarce, log)
 	if err != nil {
 		return err
 	}
-	a, err := listen(cfg.Listen, dir, log)
+	a, err := listen(cfg.Listen, dir, scarce, log)
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ func runSidecar(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer state.Close()
-	a.degraded = degraded(state)
+	a.state = state
 	restart := make(chan struct{}, 1)
 	for _, c := range cfg.Services {
 		closed, err := dir.ServiceDir(c.Address)

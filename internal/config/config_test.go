@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -836,30 +837,57 @@ func TestDistance(t *testing.T) {
 	}
 }
 
-// No file makes Load panic or an error span lines; what it accepts is complete.
+// FuzzLoad: no file, no environment and no command line makes Load panic, or an error
+// span lines; what it accepts is complete, and the same the next time.
 func FuzzLoad(f *testing.F) {
-	f.Add(several)
-	f.Add("listen: 1\nservices: [{name: a, expect: fork, <<: x}]")
-	f.Add("services: &a [*a]")
-	f.Add("services: [&a {timeouts: *a, name: x}]")
-	f.Add("a: &x [1]\n? *x\n: 2\n")
-	f.Add("{\xff: \x00")
-	f.Fuzz(func(t *testing.T, text string) {
-		c, err := Load(Sidecar, nil, []string{"PODNOTIFY_RUN_DIR=/r"}, func(string) ([]byte, error) { return []byte(text), nil }, nil)
+	f.Add(several, "", "", false)
+	f.Add("listen: 1\nservices: [{name: a, expect: fork, <<: x}]", "", "", false)
+	f.Add("services: &a [*a]", "", "", false)
+	f.Add("services: [&a {timeouts: *a, name: x}]", "", "", false)
+	f.Add("a: &x [1]\n? *x\n: 2\n", "", "", false)
+	f.Add("{\xff: \x00", "", "", false)
+	f.Add("", "PODNOTIFY_EXPECT=stop\nPODNOTIFY_TIMEOUTS_START=1m30s\nPODNOTIFY_GATE_TCP=[::1]:6379", "service=a\nlisten=:0", true)
+	f.Add(several, "PODNOTIFY_RESPAWN_NORMAL_EXIT=0,TERM,255\nPODNOTIFY_SERVICE=redis", "select-process=^redis-server .*$\nnotify-address=@x", false)
+	f.Add("services:\n- {name: a}\n- {name: b}\n", "PODNOTIFY_NOTIFY_MODE=0o777\nPODNOTIFY_TIMEOUT_START=1s", "respawn-limit=-1\nwatchdog-signal=SIGRTMIN+3", false)
+	f.Fuzz(func(t *testing.T, file, environ, args string, run bool) {
+		mode, command := Sidecar, []string(nil)
+		if run {
+			mode, command = Run, []string{"/usr/sbin/daemon", "-n"}
+		}
+		flags := pflag.NewFlagSet("fuzz", pflag.ContinueOnError)
+		AddFlags(flags)
+		for arg := range strings.SplitSeq(args, "\n") {
+			name, value, _ := strings.Cut(arg, "=")
+			_ = flags.Set(name, value) // or there is none of that name
+		}
+		env := append([]string{"PODNOTIFY_RUN_DIR=/r"}, strings.Split(environ, "\n")...)
+		load := func() (Config, error) {
+			return Load(mode, flags, env, func(string) ([]byte, error) { return []byte(file), nil }, command)
+		}
+		c, err := load()
+		again, errAgain := load()
+		if fmt.Sprint(c, err) != fmt.Sprint(again, errAgain) {
+			t.Errorf("the same gave\n%v, %v\nand then\n%v, %v", c, err, again, errAgain)
+		}
+		var lines []string
 		if err == nil {
-			if len(c.Services) == 0 {
-				t.Error("no error and no service")
+			if len(c.Services) == 0 || run && len(c.Services) != 1 {
+				t.Errorf("no error and %d services", len(c.Services))
 			}
 			for _, s := range c.Services {
 				if s.Name == "" || s.Address == "" {
 					t.Errorf("a service without name or address: %+v", s)
 				}
 			}
-			return
+			lines = c.Warnings
+		} else {
+			for _, e := range err.(Errors) {
+				lines = append(lines, e.Error())
+			}
 		}
-		for _, e := range err.(Errors) {
-			if strings.ContainsAny(e.Error(), "\n\r\x1b") {
-				t.Errorf("not one line: %q", e.Error())
+		for _, line := range lines {
+			if strings.ContainsAny(line, "\n\r\x1b") {
+				t.Errorf("not one line: %q", line)
 			}
 		}
 	})

@@ -278,7 +278,8 @@ func parseState(b []byte) (State, bool) {
 // consistent view, so a parent named in it may be missing from it.
 type Table map[int]Stat
 
-// Table scans procfs once. Processes that end meanwhile are left out.
+// Table scans procfs once. Processes that end meanwhile are left out, and those that
+// procfs tells us nothing of.
 func (f FS) Table() (Table, error) {
 	pids, err := f.Pids()
 	if err != nil {
@@ -288,7 +289,7 @@ func (f FS) Table() (Table, error) {
 	var buf [1024]byte
 	for _, pid := range pids {
 		s, err := f.stat(pid, buf[:])
-		if errors.Is(err, ErrGone) {
+		if errors.Is(err, ErrGone) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) { // hidepid=noaccess
 			continue
 		}
 		if err != nil {

@@ -348,6 +348,7 @@ func FuzzMachine(f *testing.F) {
 	crash := join(word(Found, 1), word(ReadyWord, 1), word(Trigger, 1), word(Ended, 1), word(Timer, 0))
 	for mode := range byte(4) {
 		f.Add(join([]byte{1, 0b0100_1001, 0x20, 0x50 | mode}, crash, crash, crash))
+		f.Add(join([]byte{1, 0b0100_1001, mode << 6, 0x50}, word(Found, 1), word(ReadyWord, 1), word(Resumed, 1), word(Timer, 0), word(Ended, 1)))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < 4 {
@@ -364,6 +365,7 @@ func FuzzMachine(f *testing.F) {
 			OnErrno:       Effect(b[2] >> 1 % 3),
 			OnReload:      Effect(b[2] >> 3 & 1),
 			OnPaused:      Effect(b[2] >> 4 & 1),
+			OnUnknown:     Unknown(b[2] >> 6),
 		}
 		if b[2]>>5&1 != 0 {
 			p.OnStartTimeout = NotLive

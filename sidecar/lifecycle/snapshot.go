@@ -90,6 +90,7 @@ type Facts struct {
 	Container string
 
 	Adopted     bool
+	Degraded    map[string]string // what podnotify lacks here by name, as in podnotify_degraded, and what that means; among the Warnings, too
 	UnknownKeys map[string]uint64
 	Warnings    []string
 	Datagrams   uint64
