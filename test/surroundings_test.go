@@ -58,7 +58,7 @@ func aroundMain() error {
 
 // refuse has the kernel answer as Linux 5.4 does to what podnotify asks of pidfds: no
 // SO_PASSPIDFD (6.5), no identity (6.9), no word on the process (6.13), no signals to
-// its group (6.9).
+// its group (6.9). And no kcmp, which the seccomp profiles of containers refuse.
 func refuse() error {
 	const number, arg = 0, 16 // of struct seccomp_data; arguments are 8 bytes each, the lower half first
 	low := func(n int) unix.SockFilter { return stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, uint32(arg+8*n)) }
@@ -75,6 +75,8 @@ func refuse() error {
 	f = append(f, low(1), stmt(unix.BPF_ALU|unix.BPF_AND, 0xffff), jump(unix.BPF_JEQ, 0xff<<8|11, 0, 1), fail(unix.ENOTTY))
 	f = append(f, call(unix.SYS_FSTATFS, 1)...)
 	f = append(f, fail(unix.ENOSYS))
+	f = append(f, call(unix.SYS_KCMP, 1)...)
+	f = append(f, fail(unix.EPERM))
 	f = append(f, call(unix.SYS_PIDFD_SEND_SIGNAL, 3)...)
 	f = append(f, low(3), jump(unix.BPF_JEQ, 0, 1, 0), fail(unix.EINVAL))
 	f = append(f, stmt(unix.BPF_RET, unix.SECCOMP_RET_ALLOW))
@@ -337,7 +339,7 @@ func must(s string, err error) string {
 // again are the tests that are run once more on an older kernel: what is promised of
 // the protocol, of stops and of restarts.
 const again = "^(TestRedis|TestBarrier|TestOddDatagrams|TestAccess|TestStranger|TestHandOver|TestLastWords|TestPaused|TestTwoServices|" +
-	"TestUidChanges|TestRestart|TestRestartReplaced|TestRestartReusedNumber|TestRunExitCode|TestRunForwards|TestRunFollowsMainPID|TestRunWatchdog|TestNamespaceBeside)$"
+	"TestUidChanges|TestRestart|TestRestartReplaced|TestRestartReusedNumber|TestRunExitCode|TestRunForwards|TestRunFollowsMainPID|TestRunWatchdog|TestNamespaceBeside|TestDescriptorStore)$"
 
 // TestOldKernel: without SO_PASSPIDFD and without what newer pidfds tell, podnotify does
 // the same by numbers and start times, and says so.

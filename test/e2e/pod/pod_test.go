@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -169,15 +170,27 @@ func TestSidecar(t *testing.T) {
 
 			// The sidecar's end is nothing to the daemon, and the next one knows
 			// what the last one knew: redis says nothing again.
-			for attempt := range 3 {
+			const kills = 20
+			for attempt := range kills {
 				n.Output(t, "kill", "-KILL", strconv.Itoa(p.PID(first)))
 				eventually(t, "the sidecar ended", func() bool { return !p.Running(first) })
 				sidecar.Attempt++
 				first = p.Start(sidecar)
-				n.until(t, p, "/readyz/redis", 200)
+				n.until(t, p, "/healthz", 200)
+				if code, body := n.get(p, "/readyz/redis"); code != 200 { // its first answer
+					t.Errorf("sidecar %d answers %d %s", attempt+1, code, body)
+				}
 				s := n.status(t, p)
 				if s.Phase != "ready" || !s.Adopted || s.Counters.Datagrams != 0 {
 					t.Errorf("sidecar %d says %+v", attempt+1, s)
+				}
+			}
+			t.Logf("the sidecar was killed %d times", kills)
+			n.confined(t, p.PID(first))
+			_, metrics := n.get(p, "/metrics")
+			for _, what := range []string{"state", "descriptors", "pidfd", "proc"} {
+				if !strings.Contains(metrics, fmt.Sprintf("podnotify_degraded{what=%q} 0", what)) {
+					t.Errorf("it lacks %s, so confined:\n%s", what, metrics)
 				}
 			}
 			if got := strconv.Itoa(p.PID(redis)); got != pid || !p.Running(redis) {
@@ -212,9 +225,13 @@ func (n *node) ping(t *testing.T, p *cri.Pod) {
 }
 
 // confined looks what the kernel says of a process: no capabilities, none to be
-// had, a seccomp filter.
+// had, a seccomp filter, a root directory that cannot be written to.
 func (n *node) confined(t *testing.T, pid int) {
 	t.Helper()
+	mounts := n.Output(t, "cat", fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if !regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ / ro[, ]`).MatchString(mounts) {
+		t.Errorf("the root directory is writable:\n%s", mounts)
+	}
 	status := n.Output(t, "cat", fmt.Sprintf("/proc/%d/status", pid))
 	for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", fmt.Sprintf("Uid:\t%[1]d\t%[1]d", uid)} {
 		if !strings.Contains(status, want) {
