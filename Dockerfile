@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="podnotify" \
 # /run/podnotify: whoever runs podnotify may write there, as in /tmp. There is no
 # other place: with a read-only root, mount something there.
 COPY bin/run /run
-COPY LICENSE bin/podnotify bin/podnotify-healthcheck /
+COPY LICENSE cmd/podnotify/THIRD_PARTY bin/podnotify bin/podnotify-healthcheck /
 ENV PODNOTIFY_RUN_DIR=/run/podnotify
 # Where the daemon's uid is another, give podnotify that one: signals need it.
 USER 65532:65532

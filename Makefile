@@ -54,7 +54,7 @@ image:
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOFLAGS= $(GO) build -trimpath -buildvcs=false \
 			-tags '$(TAGS)' -ldflags '$(LDFLAGS) -X main.revision=$(REVISION)' -o $(DIST)/bin/$$arch/ $(PROGRAMS_$(IMAGE)) || exit; \
 	done
-	cd hack/image && $(GO) run . -bin $(abspath $(DIST))/bin -license $(CURDIR)/LICENSE -out $(abspath $(DIST)) \
+	cd hack/image && $(GO) run . -bin $(abspath $(DIST))/bin -license $(CURDIR)/LICENSE -notices $(CURDIR)/cmd/$(IMAGE)/THIRD_PARTY -out $(abspath $(DIST)) \
 		-version '$(VERSION)' -revision '$(REVISION)' -time $(SOURCE_DATE_EPOCH) $(IMAGE)
 	@ls $(DIST)/$(IMAGE)-image*.tar
 

@@ -26,13 +26,13 @@ var bin struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(aroundVariable) != "" { // before all else, which the program that it becomes may be
+		fmt.Fprintln(os.Stderr, aroundMain())
+		os.Exit(1)
+	}
 	testdaemon.Main()
 	if os.Getenv(firstVariable) != "" {
 		os.Exit(first())
-	}
-	if os.Getenv(aroundVariable) != "" {
-		fmt.Fprintln(os.Stderr, aroundMain())
-		os.Exit(1)
 	}
 	if os.Getenv(puppetVariable) != "" {
 		os.Exit(puppetMain())

@@ -305,6 +305,9 @@ func (n *podnotify) named(reason string) (lines int) {
 // has to be dropped; the log names it once.
 func TestAccess(t *testing.T) {
 	for _, access := range []string{"main", "exec", "none", "all", "any"} {
+		if access == "any" && os.Getenv(kernelVariable) != "" {
+			continue // it is refused
+		}
 		t.Run(access, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, begin beginner) {
 				n, p := begun(t, begin, "--notify-access", access)

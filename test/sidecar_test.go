@@ -292,8 +292,8 @@ func TestUidChanges(t *testing.T) {
 				if s.Main == nil || !strings.Contains(s.Main.Command, bin.self) || strings.Contains(s.Main.Command, "setpriv") {
 					t.Fatalf("main process is %+v", s.Main)
 				}
-				if len(s.Warnings) > 0 {
-					t.Fatalf("warnings: %v", s.Warnings)
+				if w := amiss(s.Warnings); len(w) > 0 {
+					t.Fatalf("warnings: %v", w)
 				}
 				d.kill()
 				n.until("/readyz", 503)

@@ -86,10 +86,14 @@ type release struct {
 	time     time.Time
 }
 
+// legal is the files that have to go with the programs.
+type legal struct{ license, notices string }
+
 func main() {
 	var r release
 	bin := flag.String("bin", "", "`directory` of the binaries, one folder an architecture")
 	license := flag.String("license", "LICENSE", "`file` that goes into the image as /LICENSE")
+	notices := flag.String("notices", "THIRD_PARTY", "`file` with the licences of what is linked, which goes into the image as /THIRD_PARTY")
 	out := flag.String("out", "", "`directory` to write to")
 	flag.StringVar(&r.version, "version", "dev", "version, and the tag")
 	flag.StringVar(&r.revision, "revision", "unknown", "commit of the source")
@@ -100,14 +104,14 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := build(flag.Arg(0), *bin, *license, *out, r); err != nil {
+	if err := build(flag.Arg(0), *bin, legal{*license, *notices}, *out, r); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
 // build writes the files of one image.
-func build(what, bin, license, out string, r release) error {
+func build(what, bin string, l legal, out string, r release) error {
 	im, ok := images[what]
 	if !ok {
 		return fmt.Errorf("cannot build %q: there is no such image", what)
@@ -121,7 +125,7 @@ func build(what, bin, license, out string, r release) error {
 	}
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range architectures {
-		one, err := im.build(filepath.Join(bin, arch), license, arch, r)
+		one, err := im.build(filepath.Join(bin, arch), l, arch, r)
 		if err != nil {
 			return fmt.Errorf("cannot build the image of %s for %s: %w", what, arch, err)
 		}
@@ -164,8 +168,8 @@ func (im image) labels(r release) map[string]string {
 }
 
 // build makes the image for one architecture, of the binaries in bin.
-func (im image) build(bin, license, arch string, r release) (v1.Image, error) {
-	files, err := im.layer(bin, license, r)
+func (im image) build(bin string, l legal, arch string, r release) (v1.Image, error) {
+	files, err := im.layer(bin, l, r)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +202,7 @@ func (im image) build(bin, license, arch string, r release) (v1.Image, error) {
 }
 
 // layer is the files of the image, as a tar.
-func (im image) layer(bin, license string, r release) ([]byte, error) {
+func (im image) layer(bin string, l legal, r release) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, d := range im.dirs {
@@ -213,7 +217,10 @@ func (im image) layer(bin, license string, r release) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if err := addFile(w, "LICENSE", license, 0o644, r.time); err != nil {
+	if err := addFile(w, "LICENSE", l.license, 0o644, r.time); err != nil {
+		return nil, err
+	}
+	if err := addFile(w, "THIRD_PARTY", l.notices, 0o644, r.time); err != nil {
 		return nil, err
 	}
 	for _, p := range im.programs {

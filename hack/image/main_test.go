@@ -40,7 +40,10 @@ func buildAll(t *testing.T, what string, mode os.FileMode) (files map[string][]b
 	if err := os.WriteFile(filepath.Join(dir, "licence"), []byte("as you like it"), mode); err != nil {
 		t.Fatal(err)
 	}
-	if err := build(what, filepath.Join(dir, "bin"), filepath.Join(dir, "licence"), filepath.Join(dir, "out"), made); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "third"), []byte("as they like it"), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := build(what, filepath.Join(dir, "bin"), legal{filepath.Join(dir, "licence"), filepath.Join(dir, "third")}, filepath.Join(dir, "out"), made); err != nil {
 		t.Fatal(err)
 	}
 	files = map[string][]byte{}
@@ -129,6 +132,7 @@ func checkImage(t *testing.T, im v1.Image, arch string) {
 		"0755 0:0 run/",
 		"1777 0:0 run/podnotify/",
 		"0644 0:0 LICENSE as you like it",
+		"0644 0:0 THIRD_PARTY as they like it",
 		"0755 0:0 podnotify podnotify for " + arch,
 		"0755 0:0 podnotify-healthcheck podnotify-healthcheck for " + arch,
 	}
@@ -233,7 +237,7 @@ func TestNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if got := content(t, r); !slices.Equal(got, []string{"0644 0:0 LICENSE as you like it", "0755 0:0 podnotify-node podnotify-node for amd64"}) {
+	if got := content(t, r); !slices.Equal(got, []string{"0644 0:0 LICENSE as you like it", "0644 0:0 THIRD_PARTY as they like it", "0755 0:0 podnotify-node podnotify-node for amd64"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -241,7 +245,7 @@ func TestNode(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	_, dir := buildAll(t, "podnotify", 0o755)
 	for what, want := range map[string]string{"podnot": "no such image", "podnotify": "no such file"} {
-		if err := build(what, dir, filepath.Join(dir, "licence"), filepath.Join(dir, "out"), made); err == nil || !strings.Contains(err.Error(), want) {
+		if err := build(what, dir, legal{filepath.Join(dir, "licence"), filepath.Join(dir, "third")}, filepath.Join(dir, "out"), made); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", what, err, want)
 		}
 	}

@@ -443,7 +443,10 @@ func testImage(t *testing.T, e *docker.Engine) {
 // testDockerfile compares the image of the Dockerfile with that of make image.
 func testDockerfile(t *testing.T, e *docker.Engine) {
 	context := t.TempDir()
-	for _, name := range []string{"Dockerfile", ".dockerignore", "LICENSE"} {
+	if err := os.MkdirAll(filepath.Join(context, "cmd/podnotify"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Dockerfile", ".dockerignore", "LICENSE", "cmd/podnotify/THIRD_PARTY"} {
 		b, err := os.ReadFile(filepath.Join(top(t), name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(context, name), b, 0o644)
