@@ -6,6 +6,7 @@
 # make test-charts  lints, renders and validates the charts and the manifests of the examples; the first time it builds for minutes
 # make helm    builds the helm that the charts are tested with
 # make check   what CI runs besides the tests: gofmt, vet, lint, fuzzing for a moment
+# make vuln    looks up known vulnerabilities of what is linked, at vuln.go.dev
 # make mutation takes each word of the protocol away: its tests must fail, and no others
 # make bench   podnotify beside C, bare net/http and its peers: a quarter of an hour, the table is in docs/performance.md
 # make bench-short  sees that the benchmarks work; allocations and sizes against bench/budgets.json
@@ -137,6 +138,12 @@ fuzz:
 	$(GO) test -run '^$$' -fuzz '^FuzzImport$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./internal/initfile
 	$(GO) test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(FUZZSLOW) -fuzzminimizetime 1x ./internal/config
 	$(GO) test -run '^$$' -fuzz '^FuzzRequests$$' -fuzztime $(FUZZSLOW) -fuzzminimizetime 1x ./internal/control
+
+.PHONY: vuln
+# Not part of .ci/run: what it finds depends on the day, and it asks a server. Of what
+# it finds in the standard library the cure is a newer Go release.
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(VULNFLAGS) ./...
 
 check: lint fuzz
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
