@@ -542,7 +542,7 @@ func (t *Tenant) known() {
 		t.Service.mu.Lock()
 		defer t.Service.mu.Unlock()
 		if !t.closed {
-			t.mem.file = t.file
+			t.mem.keep(t.file)
 			t.recall()
 			t.settle()
 		}

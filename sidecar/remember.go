@@ -43,6 +43,13 @@ type memory struct {
 	later []func(error) // wait for the one after it
 }
 
+// keep says where, nil for nowhere.
+func (m *memory) keep(file *journal.File) {
+	if m.file = file; file != nil {
+		m.put = file.Put
+	}
+}
+
 type result struct{ err error }
 
 // core is what is written at once when it changes.

@@ -221,9 +221,7 @@ func newService(cfg Config, dep Deps) *Service {
 	s.give = s.apply
 	s.store = newFDStore(cfg.FDStoreMax)
 	s.stale.Store(true)
-	if s.mem.file = dep.Journal; s.mem.file != nil {
-		s.mem.put = s.mem.file.Put
-	}
+	s.mem.keep(dep.Journal)
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
