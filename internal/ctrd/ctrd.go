@@ -46,6 +46,7 @@ const (
 	labelContainer    = "io.kubernetes.container.name"
 	noteSandbox       = "io.kubernetes.cri.sandbox-id" // in the OCI specification
 	extensionSandbox  = "io.cri-containerd.sandbox.metadata"
+	extensionRequest  = "io.cri-containerd.container.metadata"
 
 	labelRestart = "containerd.io/restart.status" // of the restart plugin
 	labelLog     = "containerd.io/restart.loguri"
@@ -385,19 +386,19 @@ func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k K
 	spec := specOf(r)
 	switch {
 	case !ofCRI(k, r.Labels):
-		for label, value := range r.Labels {
-			if key, ok := strings.CutPrefix(label, Prefix); ok {
-				out.Options[key] = value
-			}
-		}
+		out.option(r.Labels, Prefix)
 	case r.Labels[labelKind] == "sandbox":
 		return false, nil
-	default: // its labels are its image's
+	default:
 		out.Owned = true
 		out.Pod = Pod{r.Labels[labelPodNamespace], r.Labels[labelPodName], r.Labels[labelContainer]}
-		if err := c.annotations(ctx, d, spec.Annotations[noteSandbox], &out); err != nil {
+		// Its labels are its image's, too. Those that CRI was asked for are kept apart.
+		out.option(c.config(k, r, extensionRequest).Labels, Prefix)
+		sandbox, err := c.sandbox(ctx, d, k, spec.Annotations[noteSandbox])
+		if err != nil {
 			return false, err
 		}
+		out.option(c.config(k, sandbox, extensionSandbox).Annotations, Prefix+out.Pod.Container+".")
 	}
 	if _, yes := r.Labels[labelRestart]; yes {
 		out.Owned = true
@@ -434,40 +435,47 @@ func specOf(r *containers.Container) (s spec) {
 	return s
 }
 
-// annotations reads the options of a pod's container, which are where CRI keeps what
-// kubelet asked for: with the pod's sandbox.
-func (c *Client) annotations(ctx context.Context, d *client.Client, sandbox string, into *Container) error {
-	if sandbox == "" {
-		return nil
+// option takes the options that are among labels or annotations.
+func (c *Container) option(from map[string]string, prefix string) {
+	for name, value := range from {
+		if key, ok := strings.CutPrefix(name, prefix); ok {
+			c.Options[key] = value
+		}
 	}
-	r, err := d.ContainerService().Get(ctx, sandbox)
+}
+
+// sandbox reads the sandbox of a container's pod. It is nil if there is none.
+func (c *Client) sandbox(ctx context.Context, d *client.Client, k Key, id string) (*containers.Container, error) {
+	if id == "" {
+		return nil, nil
+	}
+	r, err := d.ContainerService().Get(ctx, id)
 	switch {
 	case errdefs.IsNotFound(err): // and so is its container, in a moment
-		return nil
+		return nil, nil
 	case err != nil:
-		return fmt.Errorf("cannot read the annotations of the pod of container %v: %w", into.Key, err)
+		return nil, fmt.Errorf("cannot read the annotations of the pod of container %v: %w", k, err)
 	}
-	x := r.Extensions[extensionSandbox]
-	if x == nil {
-		return nil
+	return &r, nil
+}
+
+// config is what CRI was asked for when it made a container or sandbox.
+type config struct {
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+// config reads what was asked for of r, for container k, where CRI keeps it. What cannot
+// be read is not there.
+func (c *Client) config(k Key, r *containers.Container, extension string) config {
+	var meta struct{ Metadata struct{ Config config } }
+	if r == nil || r.Extensions[extension] == nil {
+		return config{}
 	}
-	var meta struct {
-		Metadata struct {
-			Config struct {
-				Annotations map[string]string `json:"annotations"`
-			}
-		}
+	if err := json.Unmarshal(r.Extensions[extension].GetValue(), &meta); err != nil {
+		c.Log.Warn("cannot read what a container was asked to be", "container", k.String(), "extension", extension, "error", err)
 	}
-	if err := json.Unmarshal(x.GetValue(), &meta); err != nil {
-		c.Log.Warn("cannot read a pod's annotations", "container", into.Key.String(), "error", err)
-		return nil
-	}
-	for name, value := range meta.Metadata.Config.Annotations {
-		if key, ok := strings.CutPrefix(name, Prefix+into.Pod.Container+"."); ok {
-			into.Options[key] = value
-		}
-	}
-	return nil
+	return meta.Metadata.Config
 }
 
 // respawnTime bounds how long a task may take to be replaced.

@@ -167,10 +167,12 @@ func (s *standin) plain(id string, made time.Time) {
 func (s *standin) pod(id string) {
 	spec := `{"annotations": {"io.kubernetes.cri.sandbox-id": "sandbox-` + id + `"}}`
 	meta := `{"Metadata": {"Config": {"annotations": {"podnotify.io/c.expect": "notify"}}}}`
+	asked := `{"Metadata": {"Config": {"labels": {"podnotify.io/expect": "stop", "podnotify.io/respawn.limit": "3"}}}}`
 	s.all = append(s.all,
 		&containers.Container{ID: "sandbox-" + id, Labels: map[string]string{labelKind: "sandbox"}, Extensions: map[string]*anypb.Any{extensionSandbox: {TypeUrl: "x", Value: []byte(meta)}}},
 		&containers.Container{ID: id, Spec: &anypb.Any{TypeUrl: "x", Value: []byte(spec)},
-			Labels: map[string]string{labelKind: "container", labelPodNamespace: "n", labelPodName: "p", labelContainer: "c", Prefix + "job": "of-the-image"}})
+			Extensions: map[string]*anypb.Any{extensionRequest: {TypeUrl: "x", Value: []byte(asked)}},
+			Labels:     map[string]string{labelKind: "container", labelPodNamespace: "n", labelPodName: "p", labelContainer: "c", Prefix + "job": "of-the-image"}})
 }
 
 // heard is what a handler was told.
@@ -300,7 +302,7 @@ func TestHangs(t *testing.T) {
 				if strings.HasSuffix(m, method) {
 					<-ctx.Done()
 				}
-				return nil
+				return ctx.Err() // or it may seem to have answered in time
 			})
 			h := watch(t, s.address)
 			if all := h.until(t, "connected", 1); all[len(all)-1] != "connected false" {
@@ -352,11 +354,12 @@ func TestTask(t *testing.T) {
 }
 
 // TestLabels: what an image says of itself makes no container one of CRI, and is not
-// heard of one that is.
+// heard of one that is, as the labels are that CRI was asked for. The pod's word is the
+// stronger one.
 func TestLabels(t *testing.T) {
 	s := start(t)
 	s.pod("a")
-	if all := watch(t, s.address).until(t, "connected true", 1); !slices.Contains(all, "container a map[expect:notify]") {
+	if all := watch(t, s.address).until(t, "connected true", 1); !slices.Contains(all, "container a map[expect:notify respawn.limit:3]") {
 		t.Errorf("told %q", all)
 	}
 	forged := map[string]string{labelKind: "container", labelPodName: "p"}
