@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -57,6 +58,32 @@ func TestLooksBesideOthers(t *testing.T) {
 	}
 	close(done)
 	others.Wait()
+}
+
+// TestStartLooks: an answer does not wait for a daemon that takes long to be started.
+func TestStartLooks(t *testing.T) {
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{})
+	failed := errors.New("no such file")
+	err := s.Start(func() (*proc.Handle, error) {
+		looked := make(chan *lifecycle.Snapshot)
+		go func() { looked <- s.Look() }()
+		select {
+		case n := <-looked:
+			if n == nil || n.Phase != lifecycle.Absent {
+				t.Errorf("looked at %+v", n)
+			}
+		case <-time.After(30 * time.Second):
+			t.Error("who looks waits")
+			go func() { <-looked }()
+		}
+		return nil, failed
+	})
+	if err != failed {
+		t.Error(err)
+	}
+	if n := s.Look(); n.Phase != lifecycle.Absent {
+		t.Errorf("then looked at %+v", n)
+	}
 }
 
 // TestStopAskedLooks: a daemon that was stopped since anybody looked is continued

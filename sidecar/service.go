@@ -117,6 +117,7 @@ type Service struct {
 	eye   atomic.Pointer[proc.Handle] // the main process, for a look at its state
 	alive atomic.Bool                 // the receiver runs
 
+	starts  atomic.Bool            // the daemon is being started, with the lock held: snap tells all
 	stopped atomic.Bool            // the main process is known to be stopped
 	told    atomic.Pointer[string] // the journal's trouble, in the last snapshot
 	scarce  atomic.Pointer[string] // that of the descriptors
@@ -488,6 +489,9 @@ func (s *Service) current() bool {
 // by somebody else is seen here, when it matters, and costs nothing before.
 func (s *Service) Look() *lifecycle.Snapshot {
 	s.peek()
+	if s.starts.Load() {
+		return s.snap.Load()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := s.drain(batch); err == nil && s.stale.Load() {
@@ -741,7 +745,12 @@ func (s *Service) Start(start func() (*proc.Handle, error)) error {
 	if s.m.Phase() == lifecycle.Gone && !s.m.ComesBack() {
 		return nil
 	}
+	// A file system that hangs makes exec long. Nobody who asks waits for that.
+	s.snap.Store(s.snapshot())
+	s.stale.Store(false)
+	s.starts.Store(true)
 	h, err := start()
+	s.starts.Store(false)
 	if err != nil {
 		return err
 	}
