@@ -186,6 +186,10 @@ func (w *watcher) apply(e Event, now time.Time) error {
 			x = must(!back && (e.Kind == RespawnAsked || byUs) && s.Phase == Stopping && a.Who == s.Main && a.Who != nobody, "ends process %v", a.Who)
 			w.asked, w.kills, w.back = true, true, true
 		case Start:
+			if e.Kind == Resumed { // it may not have come to that
+				x = must(mode.Restarts() && s.Phase == Gone && a.Who == s.LastExit.Who, "starts the daemon again")
+				break
+			}
 			x = must(mode == RespawnExec && over && (e.Kind == RespawnAsked || !old.RespawnAt.IsZero() && e.Kind == Timer ||
 				e.Kind == NotStarted || e.Kind == Ended && e.Who == old.Main && (back || !leaves)), "starts the daemon")
 		case RestartContainer:

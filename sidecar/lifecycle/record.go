@@ -53,6 +53,7 @@ type Record struct {
 	Respawn bool  `json:"respawn,omitempty"` // to respawn it
 	Why     Why   `json:"why,omitempty"`
 	Podded  bool  `json:"podded,omitempty"` // the pod's restart was asked for
+	Back    bool  `json:"back,omitempty"`   // it has ended, and is to be started again
 
 	Respawns  int       `json:"respawns,omitempty"`
 	Respawned [whys]int `json:"respawned,omitzero"`
@@ -152,7 +153,7 @@ func (m *Machine) Record() Record {
 		ReloadLate: s.ReloadLate, StopLate: s.StopLate, StopSaid: s.StopSaid,
 		Spoke: m.spoke, Voice: m.voice.who, VoiceReady: m.voice.ready, VoiceStopping: m.voice.stopping,
 		Server: m.server, Finished: m.finished, Held: m.held, Replaced: m.replaced,
-		Asked: m.asked, Away: m.away, Leaving: m.leaving, Before: m.before, Kills: m.kills, Respawn: m.respawn, Why: m.why, Podded: m.podded,
+		Asked: m.asked, Away: m.away, Leaving: m.leaving, Before: m.before, Kills: m.kills, Respawn: m.respawn, Why: m.why, Podded: m.podded, Back: m.back,
 		Respawns: s.Respawns, Respawned: s.Respawned, Window: m.pace.since, Counted: m.pace.count, LimitHit: s.LimitHit,
 		LastExit: s.LastExit,
 	}
@@ -177,7 +178,7 @@ func Restore(p Policy, r Record) *Machine {
 	m.spoke, m.server, m.finished, m.held, m.replaced = r.Spoke, r.Server, r.Finished, r.Held, r.Replaced
 	m.voice = voice{who: r.Voice, ready: r.VoiceReady, stopping: r.VoiceStopping}
 	m.asked, m.away, m.leaving, m.before, m.kills = r.Asked, r.Away, r.Leaving, r.Before, r.Kills
-	m.respawn, m.why, m.podded = r.Respawn, r.Why, r.Podded
+	m.respawn, m.why, m.podded, m.back = r.Respawn, r.Why, r.Podded, r.Back
 	m.s.Respawns, m.s.Respawned, m.s.LimitHit, m.s.LastExit = r.Respawns, r.Respawned, r.LimitHit, r.LastExit
 	m.pace = pace{since: r.Window, count: r.Counted}
 	if r.LimitHit {
@@ -251,9 +252,15 @@ func resumeStopping(m *Machine, e Event, now time.Time) {
 }
 
 // resumeGone goes on with a respawn: what was to end with the main process may not
-// have.
+// have, and what was to follow a delay has waited for us. It is counted already.
 func resumeGone(m *Machine, _ Event, _ time.Time) {
-	if m.respawn && m.s.LastExit != nil && !m.p.Respawn.Mode.Restarts() {
+	restarts := m.p.Respawn.Mode.Restarts()
+	m.back = m.back && restarts
+	switch {
+	case m.s.LastExit == nil:
+	case m.back:
+		m.act(Start, m.s.LastExit.Who)
+	case m.respawn && !restarts:
 		m.act(RestartContainer, m.s.LastExit.Who)
 	}
 }

@@ -357,6 +357,18 @@ func TestRestart(t *testing.T) {
 			{4 * sec, Event{Kind: Resumed}, "gone - --- triggered; restart container of 10"},
 			{5 * sec, finds(next), "starting 30 --L"},
 		}},
+		{"a new task was due", with(ExpectNotify, func(p *Policy) {
+			p.Respawn = Respawn{Mode: RespawnContainerd, Limit: 1, Interval: 60 * sec, Delay: 5 * sec, MaxDelay: 5 * sec}
+		}), []step{
+			start, ready,
+			{2 * sec, ends(daemon), "gone - --L due=7s"},
+			{3 * sec, Event{Kind: Resumed}, "gone - --L; start 10"},
+			{4 * sec, Event{Kind: Resumed}, "gone - --L; start 10"}, // nothing has come of it
+			{5 * sec, finds(next), "starting 30 --L"},
+			{6 * sec, Event{Kind: Resumed, Who: next}, "starting 30 --L unknown"},
+			{7 * sec, ends(next), "gone - --L limit due=1m2s"}, // it was counted once
+			{8 * sec, Event{Kind: Resumed}, "gone - --L limit due=1m2s"},
+		}},
 		{"unknown: ready", with(ExpectNotify, unknown(UnknownReady)), []step{
 			start,
 			{1 * sec, resumes, "ready 10 SRL unknown"},

@@ -184,7 +184,7 @@ var table = [phases][kinds]cell{
 		Forked:        none,
 		PIDFileRead:   {pidFileNew, "pidfile: -> ready, respawns + 1"},
 		Timer:         {timer, "respawn due; limit forgotten"},
-		Resumed:       {resumeGone, "go on with a respawn by signals"},
+		Resumed:       {resumeGone, "go on with a respawn"},
 		Status:        none,
 		Errno:         none,
 		BusError:      none,

@@ -594,6 +594,22 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// TestRespawnResumed: a respawn that was due is not forgotten by a podnotify-node that is
+// started again meanwhile.
+func TestRespawnResumed(t *testing.T) {
+	h := newHost(t)
+	pid := h.plain("c", []string{"expect=notify", "respawn.mode=containerd", "respawn.delay=1h", "respawn.max-delay=1h"}, nil, "/mydaemon")
+	h.until("/readyz/c", 200)
+	h.kill("KILL", pid)
+	h.until("/readyz/c", 503)
+	h.agent.Stop(syscall.SIGTERM)
+	h.agent.Start(t, h.watches)
+	h.until("/readyz/c", 200)
+	if s := h.status("c"); s.Respawns != 1 || s.Main.PID == pid || s.Main.PID != h.task("c") {
+		t.Errorf("after a restart of podnotify-node it is %+v", s)
+	}
+}
+
 // TestPod: a pod whose containers share nothing with podnotify-node, nor with each
 // other, as they are by default.
 func TestPod(t *testing.T) {
