@@ -15,6 +15,7 @@ func answer(w http.ResponseWriter, r *http.Request, page string, probe lifecycle
 	if r.URL.RawQuery != "" { // seldom: a query is the only thing that allocates
 		query := r.URL.Query()
 		skip.names = query["exclude"]
+		skip.names = skip.names[:min(len(skip.names), excludedMost)]
 		skip.used = make([]bool, len(skip.names))
 		if query.Has("verbose") {
 			answerVerbose(w, page, probe, services, &skip)
@@ -30,6 +31,9 @@ func answer(w http.ResponseWriter, r *http.Request, page string, probe lifecycle
 	}
 	writeOK(w)
 }
+
+// excludedMost bounds how many checks a request can exclude; the rest is judged.
+const excludedMost = 64
 
 // noServices fails closed: of nothing, only live may be said.
 const noServices = "no service is configured"

@@ -520,3 +520,15 @@ func FuzzHandler(f *testing.F) {
 		}
 	})
 }
+
+// TestExcludeBound: a request cannot make an answer long work.
+func TestExcludeBound(t *testing.T) {
+	redis := newFake("redis", with(func(n *lifecycle.Snapshot) { n.Paused = true }))
+	filler := strings.Repeat("exclude=x&", excludedMost-1)
+	if code, body, _ := ask(handlerOf(redis), "GET", "/readyz?"+filler+"exclude=paused"); code != 200 {
+		t.Errorf("%d %q: the last that is taken is excluded", code, body)
+	}
+	if code, body, _ := ask(handlerOf(redis), "GET", "/readyz?x=y&"+filler+"exclude=x&exclude=paused"); code != 503 {
+		t.Errorf("%d %q: one more is not", code, body)
+	}
+}

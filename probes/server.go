@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -23,14 +24,14 @@ func Server(h http.Handler) *http.Server {
 	}
 }
 
-// Limit keeps at most n connections of l open. One more closes the one that was
-// accepted first, rather than waiting in the queue: who holds connections open
-// loses them, and a probe, which is over in less than a millisecond, always gets
-// in and nearly always finishes. Where
-// exhausted says of an error that there is no descriptor left for one more, that one is
-// closed if it is no probe's, going by its age. It may be nil.
+// Limit keeps at most n connections of l open. One more closes another one, rather
+// than waiting in the queue: the oldest of the address that has most of them. So who
+// holds connections open, or opens many, loses them, and a probe, which is over in less
+// than a millisecond, always gets in and finishes. Where exhausted says of an error that
+// there is no descriptor left for one more, likewise, but not one that is younger than any
+// probe lasts. It may be nil.
 func Limit(l net.Listener, n int, exhausted func(error) bool) net.Listener {
-	return &limited{Listener: l, n: max(n, 1), exhausted: exhausted}
+	return &limited{Listener: l, n: max(n, 1), exhausted: exhausted, from: map[netip.Addr]int{}}
 }
 
 // again is how long a listener waits for a descriptor. Nobody tells when there is one,
@@ -46,15 +47,58 @@ type limited struct {
 	exhausted func(error) bool
 
 	mu   sync.Mutex
-	open list.List // of *limitedConn, in the order of their accept
+	open list.List          // of *limitedConn, in the order of their accept
+	from map[netip.Addr]int // how many of each address
 }
 
 type limitedConn struct {
 	net.Conn
-	l  *limited
-	at *list.Element
-
+	l     *limited
+	at    *list.Element
+	from  netip.Addr
 	since time.Time
+}
+
+// peer is the address that a connection is counted for; all of a unix socket are
+// alike. An IPv6 network of 64 bits is one peer: one host has all of its addresses.
+func peer(c net.Conn) netip.Addr {
+	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	a := tcp.AddrPort().Addr().Unmap()
+	if a.Is6() {
+		if p, err := a.WithZone("").Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
+
+// victim is the connection that makes room. The lock is held.
+func (l *limited) victim() *limitedConn {
+	most := 0
+	for _, n := range l.from {
+		most = max(most, n)
+	}
+	for e := l.open.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*limitedConn); l.from[c.from] == most {
+			return c
+		}
+	}
+	return nil
+}
+
+// forget takes a connection out of the count. The lock is held.
+func (l *limited) forget(c *limitedConn) {
+	if c.at == nil {
+		return // it had to make room already
+	}
+	l.open.Remove(c.at)
+	c.at = nil
+	if l.from[c.from]--; l.from[c.from] == 0 {
+		delete(l.from, c.from)
+	}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -66,39 +110,44 @@ func (l *limited) Accept() (net.Conn, error) {
 		l.shed()
 		time.Sleep(again)
 	}
-	lc := &limitedConn{Conn: c, l: l, since: time.Now()}
-	var oldest *limitedConn
+	lc := &limitedConn{Conn: c, l: l, from: peer(c), since: time.Now()}
+	var out *limitedConn
 	l.mu.Lock()
-	lc.at = l.open.PushBack(lc)
-	if l.open.Len() > l.n {
-		oldest = l.open.Remove(l.open.Front()).(*limitedConn)
+	if l.open.Len() >= l.n {
+		out = l.victim()
+		l.forget(out)
 	}
+	lc.at = l.open.PushBack(lc)
+	l.from[lc.from]++
 	l.mu.Unlock()
-	if oldest != nil {
-		_ = oldest.Conn.Close()
+	if out != nil {
+		_ = out.Conn.Close()
 	}
 	return lc, nil
 }
 
-// shed closes the connection that was accepted first, if that was long ago.
+// shed closes a connection, if it was accepted long ago.
 func (l *limited) shed() {
 	l.mu.Lock()
-	first := l.open.Front()
-	if first == nil || time.Since(first.Value.(*limitedConn).since) < stale {
+	out := l.victim()
+	if out == nil || time.Since(out.since) < stale {
 		l.mu.Unlock()
 		return
 	}
-	l.open.Remove(first)
+	l.forget(out)
 	l.mu.Unlock()
-	_ = first.Value.(*limitedConn).Conn.Close()
+	_ = out.Conn.Close()
 }
 
 func (c *limitedConn) Close() error {
 	c.l.mu.Lock()
-	c.l.open.Remove(c.at) // nothing, if it had to make room already
+	c.l.forget(c)
 	c.l.mu.Unlock()
 	return c.Conn.Close()
 }
+
+// NetConn is the connection itself.
+func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
 // CloseWrite lets net/http end an answer to a client that is still sending
 // without a reset that would take the answer with it.

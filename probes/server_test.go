@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,60 @@ func TestSlowClients(t *testing.T) {
 	if open := l.count(); open > n {
 		t.Errorf("%d connections open, at most %d", open, n)
 	}
+}
+
+// TestManyOfOneAddress: who opens more connections than all others loses its own, and
+// nobody else's, however many they are.
+func TestManyOfOneAddress(t *testing.T) {
+	const n = 4
+	address, l := serve(t, n, func(s *http.Server) { s.ReadHeaderTimeout, s.ReadTimeout = time.Hour, time.Hour })
+	from := net.Dialer{Timeout: bound, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	c, err := from.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(bound))
+	var many []net.Conn
+	for range 10 * n {
+		many = append(many, dial(t, address))
+	}
+	for _, c := range many[:len(many)-n] { // all but the newest are closed by now, or soon
+		c.Read(make([]byte, 1))
+	}
+	fmt.Fprintf(c, "GET /readyz/redis HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	answer, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK\r\n") {
+		t.Errorf("the oldest of all, the only one of its address: %q, %v", answer, err)
+	}
+	if open := l.count(); open > n {
+		t.Errorf("%d connections open, at most %d", open, n)
+	}
+}
+
+func TestPeer(t *testing.T) {
+	for _, tt := range []struct{ a, b string }{
+		{"127.0.0.1", "::ffff:127.0.0.1"},
+		{"2001:db8::1", "2001:db8::ffff:2"},
+		{"fe80::1%lo", "fe80::2"},
+	} {
+		if a, b := peer(connOf{a: tt.a}), peer(connOf{a: tt.b}); a != b || !a.IsValid() {
+			t.Errorf("%s is %v, %s is %v", tt.a, a, tt.b, b)
+		}
+	}
+	if a, b := peer(connOf{a: "2001:db8:0:1::1"}), peer(connOf{a: "2001:db8:0:2::1"}); a == b {
+		t.Error("two networks are one peer")
+	}
+}
+
+// connOf is a connection from an address.
+type connOf struct {
+	net.Conn
+	a string
+}
+
+func (c connOf) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.a), 1))
 }
 
 // TestHeaderTimeout: a request that does not arrive ends by itself.

@@ -26,7 +26,10 @@ type effects struct {
 	busy  bool // somebody works
 	timed bool // somebody will
 	works sync.WaitGroup
-	lost  int // log lines that found the queue full
+	lost  int // log lines that found the queue full, or were too many
+
+	spare  int       // log lines that may come now
+	filled time.Time // when spare was last added to
 }
 
 // linesWaiting bounds the work that waits before log lines are dropped: a daemon
@@ -36,6 +39,30 @@ const linesWaiting = 1024
 // unhurried is how long the log may wait. To wake a thread for it at the moment in which
 // a daemon has become ready would take a processor from those who ask whether it has.
 const unhurried = time.Millisecond
+
+// A daemon whose READY and RELOADING take turns must not fill the disk that the log is
+// on: of so many lines at once the rest is dropped, and counted, but for one in a while.
+// Half of them are kept for warnings.
+const (
+	linesAtOnce = 1000
+	lineEvery   = 100 * time.Millisecond
+)
+
+// may reports whether one more log line may be written now. The lock is held.
+func (q *effects) may(level slog.Level, now time.Time) bool {
+	if q.filled.IsZero() {
+		q.spare, q.filled = linesAtOnce, now
+	}
+	if n := now.Sub(q.filled) / lineEvery; n > 0 {
+		q.spare = int(min(linesAtOnce, time.Duration(q.spare)+n))
+		q.filled = q.filled.Add(n * lineEvery)
+	}
+	if q.spare == 0 || level < slog.LevelWarn && q.spare <= linesAtOnce/2 {
+		return false
+	}
+	q.spare--
+	return true
+}
 
 func (q *effects) add(f func()) {
 	q.mu.Lock()
@@ -93,9 +120,9 @@ func (q *effects) work() {
 
 // offer is add for work that may be dropped when too much waits. f is told how
 // much was dropped before it.
-func (q *effects) offer(f func(lost int)) {
+func (q *effects) offer(level slog.Level, now time.Time, f func(lost int)) {
 	q.mu.Lock()
-	full := len(q.todo) >= linesWaiting
+	full := len(q.todo) >= linesWaiting || !q.may(level, now)
 	lost := q.lost
 	if full {
 		q.lost++
@@ -113,7 +140,7 @@ func (s *Service) say(level slog.Level, msg string, args ...any) {
 	if !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	s.queue.offer(func(lost int) {
+	s.queue.offer(level, s.now(), func(lost int) {
 		if lost > 0 {
 			s.log.Warn("log lines were dropped: too much happened at once", "lines", lost)
 		}

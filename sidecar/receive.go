@@ -17,6 +17,9 @@ import (
 // unknownKept bounds the unknown keys whose names are kept for status.
 const unknownKept = 32
 
+// unknownLongest is the longest name that is kept, in bytes.
+const unknownLongest = 64
+
 // strangersNamed bounds how many senders whose datagrams were dropped are named
 // in the log, once each.
 const strangersNamed = 256
@@ -434,7 +437,7 @@ func news(m *notify.Message, who lifecycle.ProcID, named bool, apply func(lifecy
 
 func (s *Service) unknown(m *notify.Message) {
 	for k := range m.UnknownKeys() {
-		if n, ok := s.facts.UnknownKeys[string(k)]; ok || len(s.facts.UnknownKeys) < unknownKept {
+		if n, ok := s.facts.UnknownKeys[string(k)]; ok || len(k) <= unknownLongest && len(s.facts.UnknownKeys) < unknownKept {
 			s.facts.UnknownKeys[string(k)] = n + 1
 		} else {
 			s.facts.UnknownKeys["..."]++

@@ -247,7 +247,7 @@ func TestUnknownKeys(t *testing.T) {
 			t.Errorf("unknown keys %s", got)
 		}
 		for i := range 100 {
-			p.say(fmt.Sprintf("Y_%d%s=1", i, strings.Repeat("y", 4000)))
+			p.say(fmt.Sprintf("Y_%d%s=1", i, strings.Repeat("y", 4000*(i%2))))
 		}
 		s = n.statusz()
 		var sum uint64

@@ -81,10 +81,19 @@ The exit code is the one of the main process, 128+n if signal n ended it; 126 or
 	return c
 }
 
+// withdraw closes this process to others of its uid: a daemon that runs as the same user
+// in a shared PID namespace would reach our files by /proc/PID/root, and our memory and
+// descriptors by ptrace. Only CAP_SYS_PTRACE opens them then. What is started by us is
+// as open as ever: the kernel sets this back at execve(2).
+func withdraw() {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it cannot fail, but in a sandbox; then all is as it was
+}
+
 // start loads the configuration, makes a run-dir if there is none to be had, and
 // serves until that ends with a code.
 func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve func(config.Config, *slog.Logger) (int, error)) error {
 	a.travelLight()
+	withdraw()
 	cfg, err := a.load(c, mode, command)
 	if err != nil {
 		return err

@@ -42,6 +42,12 @@ const done = "ok"
 // maxForm bounds the arguments of a verb, in bytes.
 const maxForm = 64 << 10
 
+// maxConnections bounds the connections; one more closes the oldest.
+const maxConnections = 64
+
+// requestWithin is how long a request may take to arrive.
+const requestWithin = 5 * time.Second
+
 // Handler serves the verbs, and everything else by read.
 func Handler(read http.Handler, verbs Verbs) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -61,10 +67,14 @@ func Handler(read http.Handler, verbs Verbs) http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		// The arguments have to come at once; what follows may take as long as a stop.
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(time.Now().Add(requestWithin))
 		if err := r.ParseForm(); err != nil {
 			refuse(w, http.StatusBadRequest, "cannot read the arguments: "+err.Error())
 			return
 		}
+		_ = c.SetReadDeadline(time.Time{})
 		answer := done
 		if err := verb(r.Context(), r.Form); err != nil {
 			note, ok := errors.AsType[Note](err)
@@ -108,7 +118,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{
 		Handler: sameUID(h),
 		// A verb may take as long as a stop does; only its request has to come at once.
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: requestWithin,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    8 << 10,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -124,7 +134,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 			_ = server.Close()
 		}
 	})
-	err := server.Serve(l)
+	err := server.Serve(probes.Limit(l, maxConnections, nil))
 	if !stop() {
 		<-stopped
 	}
@@ -135,6 +145,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 }
 
 func peerOf(c net.Conn) peer {
+	if w, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = w.NetConn()
+	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return peer{err: errors.New("not a unix socket")}

@@ -377,3 +377,42 @@ func askAs(t *testing.T, uid uint32, path string) string {
 	}
 	return string(out)
 }
+
+// TestManyConnections: who holds connections open loses them, and a command is heard.
+func TestManyConnections(t *testing.T) {
+	path := start(t, Handler(probes.Handler(probes.Config{}), Verbs{"prestop": func(context.Context, url.Values) error { return nil }}))
+	var held []net.Conn
+	for range 2 * maxConnections {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	if err := Do(t.Context(), path, "prestop", nil); err != nil {
+		t.Error(err)
+	}
+	for i, c := range held[:maxConnections] {
+		c.SetDeadline(time.Now().Add(bound))
+		if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("connection %d is still open", i)
+		}
+	}
+}
+
+// TestArgumentsDrip: a request whose arguments do not come ends by itself.
+func TestArgumentsDrip(t *testing.T) {
+	path := start(t, Handler(probes.Handler(probes.Config{}), Verbs{"prestop": func(context.Context, url.Values) error { return nil }}))
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(bound))
+	fmt.Fprintf(c, "POST /control/prestop HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\na=")
+	answer, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+		t.Errorf("%q, %v", answer, err)
+	}
+}

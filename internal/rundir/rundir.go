@@ -31,6 +31,10 @@ func Claim(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use run-dir %s: %w; name a directory that can be written with --run-dir", path, Bare(err))
 	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() { // a FIFO would be waited on
+		f.Close()
+		return nil, fmt.Errorf("cannot use run-dir %s: %s is no regular file; remove it, or name another directory with --run-dir", path, name)
+	}
 	// The kernel gives the lock up when the process ends, however it ends.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		who := "another podnotify"

@@ -1,0 +1,63 @@
+package sidecar
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podnotify/podnotify/notify"
+	"github.com/podnotify/podnotify/sidecar/lifecycle"
+)
+
+// TestLogLinesBounded: what a daemon can make podnotify say is bounded, and some of it
+// is kept for what people must know.
+func TestLogLinesBounded(t *testing.T) {
+	var q effects
+	now := time.Unix(1, 0)
+	many := func(level slog.Level) (n int) {
+		for range 10 * linesAtOnce {
+			if q.may(level, now) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := many(slog.LevelInfo); n != linesAtOnce/2 {
+		t.Errorf("%d lines at once", n)
+	}
+	if n := many(slog.LevelWarn); n != linesAtOnce/2 {
+		t.Errorf("then %d warnings at once", n)
+	}
+	now = now.Add(10 * lineEvery)
+	if n := many(slog.LevelWarn); n != 10 {
+		t.Errorf("%d warnings after a while", n)
+	}
+	now = now.Add(time.Hour)
+	if n := many(slog.LevelInfo) + many(slog.LevelWarn); n != linesAtOnce {
+		t.Errorf("%d lines after an hour", n)
+	}
+}
+
+// TestUnknownKeysBounded: the names of unknown keys are a sender's to choose.
+func TestUnknownKeysBounded(t *testing.T) {
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{})
+	defer s.Close()
+	var m notify.Message
+	for i := range 10 * unknownKept {
+		text := fmt.Sprintf("%d=1\n%d%s=1", i, i, strings.Repeat("x", unknownLongest))
+		if err := m.Parse([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		s.unknown(&m)
+	}
+	kept := s.facts.UnknownKeys
+	var sum uint64
+	for _, n := range kept {
+		sum += n
+	}
+	if len(kept) > unknownKept+1 || sum != 20*unknownKept {
+		t.Errorf("%d names, %d in all: %v", len(kept), sum, kept)
+	}
+}
