@@ -18,7 +18,7 @@ import (
 const unknownKept = 32
 
 // unknownLongest is the longest name that is kept, in bytes.
-const unknownLongest = 64
+const unknownLongest = 128
 
 // strangersNamed bounds how many senders whose datagrams were dropped are named
 // in the log, once each.

@@ -1,0 +1,400 @@
+package faults
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An actor is a process that sends what a test has it send. Its command line is
+// actor KIND SERVICE, by which select.process knows it.
+const actorVariable = "FAULTS_ACTOR"
+
+// deed is what a speaker is told to do. It answers when podnotify has dealt with it.
+type deed struct {
+	Data   string   // a datagram
+	FDs    []string // what goes with it: null, pipe, event, memfd, tcp or linger
+	Times  int      // so many descriptors of each, 1 by default
+	Repeat int      // so many such datagrams, 1 by default
+	PID    int      // forged
+	UID    int      // forged, with PID
+	Try    string   // instead: root PID, getfd PID, or trace PID: reaches for another process
+	Quick  bool     // the answer does not wait for podnotify
+	Die    bool     // instead: it ends
+}
+
+func actorMain() int {
+	kind, service := os.Args[1], os.Args[2]
+	_ = service
+	var err error
+	switch kind {
+	case "speak":
+		err = speak()
+	case "flood":
+		err = flood()
+	case "beat":
+		err = beat()
+	case "probe":
+		err = probing()
+	default:
+		err = errors.New("no such actor")
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "actor %s: %v\n", kind, err)
+		return 1
+	}
+	return 0
+}
+
+// wire is a socket to send by.
+type wire struct {
+	fd int
+	to *unix.SockaddrUnix
+}
+
+func newWire() (*wire, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	return &wire{fd, &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}}, err
+}
+
+func (w *wire) send(data string, oob []byte) error {
+	for {
+		err := unix.Sendmsg(w.fd, []byte(data), oob, w.to, unix.MSG_NOSIGNAL)
+		// Descriptors on their way are counted for the user who sends them.
+		if err == unix.EINTR || err == unix.ETOOMANYREFS {
+			continue
+		}
+		return err
+	}
+}
+
+// barrier waits until podnotify has dealt with all that was sent.
+func (w *wire) barrier() error {
+	var end [2]int
+	if err := unix.Pipe2(end[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	defer unix.Close(end[0])
+	err := w.send("BARRIER=1", unix.UnixRights(end[1]))
+	unix.Close(end[1])
+	if err != nil {
+		return err
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(end[0])}}, int(bound.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return errors.New("the barrier stays closed")
+		default:
+			return nil
+		}
+	}
+}
+
+// speak does what it is told on standard input.
+func speak() error {
+	w, err := newWire()
+	if err != nil {
+		return err
+	}
+	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	for {
+		var d deed
+		if err := in.Decode(&d); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if d.Die {
+			return nil
+		}
+		said := ""
+		if err := d.do(w); err != nil {
+			said = err.Error()
+		}
+		if err := out.Encode(said); err != nil {
+			return err
+		}
+	}
+}
+
+func (d deed) do(w *wire) error {
+	if what, arg, _ := strings.Cut(d.Try, " "); what != "" {
+		pid, _ := strconv.Atoi(arg)
+		return try(what, pid)
+	}
+	var oob []byte
+	if len(d.FDs) > 0 {
+		var fds []int
+		defer func() {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}()
+		for _, kind := range d.FDs {
+			for range max(d.Times, 1) {
+				fd, err := descriptor(kind)
+				if err != nil {
+					return err
+				}
+				fds = append(fds, fd)
+			}
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	if d.PID != 0 {
+		oob = append(oob, unix.UnixCredentials(&unix.Ucred{Pid: int32(d.PID), Uid: uint32(d.UID), Gid: uint32(d.UID)})...)
+	}
+	for range max(d.Repeat, 1) {
+		if err := w.send(d.Data, oob); err != nil {
+			return err
+		}
+	}
+	if d.Quick {
+		return nil
+	}
+	return w.barrier()
+}
+
+// try reaches for another process. It fails if that is not to be had.
+func try(what string, pid int) error {
+	switch what {
+	case "root":
+		_, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", pid))
+		return err
+	case "getfd":
+		p, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return err
+		}
+		_, err = unix.PidfdGetfd(p, 0, 0)
+		return err
+	case "trace":
+		return unix.PtraceSeize(pid)
+	}
+	return errors.New("unknown")
+}
+
+// descriptor is one of a kind.
+func descriptor(kind string) (fd int, err error) {
+	switch kind {
+	case "null":
+		return unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	case "pipe":
+		var p [2]int
+		err = unix.Pipe2(p[:], unix.O_CLOEXEC)
+		unix.Close(p[1])
+		return p[0], err
+	case "event":
+		return unix.Eventfd(0, unix.EFD_CLOEXEC)
+	case "memfd":
+		return unix.MemfdCreate("actor", unix.MFD_CLOEXEC)
+	case "tcp":
+		return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	case "linger":
+		return lingering()
+	}
+	return -1, errors.New("unknown kind of descriptor")
+}
+
+// clung are listeners whose connections nobody takes.
+var clung []net.Listener
+
+// lingering is a socket whose close(2) takes an hour.
+func lingering() (int, error) {
+	if len(clung) == 0 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return -1, err
+		}
+		clung = append(clung, l)
+	}
+	c, err := net.Dial("tcp", clung[0].Addr().String())
+	if err != nil {
+		return -1, err
+	}
+	defer c.Close()
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return -1, err
+	}
+	_ = unix.SetNonblock(fd, true)
+	for block := make([]byte, 1<<16); err == nil; {
+		_, err = unix.Write(fd, block)
+	}
+	_ = unix.SetNonblock(fd, false)
+	return fd, unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600})
+}
+
+// flooded is what a flood tells at its end.
+type flooded struct {
+	Sent    int
+	Seconds float64
+}
+
+// flood sends at least so many datagrams of all sorts as fast as it can, and goes on
+// until its standard input ends: actor flood SERVICE COUNT SEED.
+func flood() error {
+	count, _ := strconv.Atoi(os.Args[3])
+	seed, _ := strconv.ParseUint(os.Args[4], 10, 64)
+	child := len(os.Args) > 5
+	r := rand.New(rand.NewPCG(seed, 1))
+	w, err := newWire()
+	if err != nil {
+		return err
+	}
+	enough := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(enough)
+	}()
+	var fds []int
+	for _, kind := range []string{"null", "pipe", "event", "memfd"} {
+		fd, err := descriptor(kind)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+	}
+	unknown, long := strings.Repeat("X_%d=1\n", 20), strings.Repeat("x", 5000)
+	began := time.Now()
+	var last *exec.Cmd
+	sent := 0
+	for ; ; sent++ {
+		if sent >= count && (child || over(enough)) {
+			break
+		}
+		var oob []byte
+		data := "WATCHDOG=1"
+		switch n := r.IntN(100); {
+		case n < 40:
+			data = "WATCHDOG=1\nSTATUS=" + strconv.Itoa(sent)
+		case n < 55:
+		case n < 65:
+			data = "READY=1"
+		case n < 75:
+			data = "RELOADING=1\nMONOTONIC_USEC=" + strconv.Itoa(sent)
+		case n < 80:
+			data = strings.ReplaceAll(unknown, "%d", strconv.Itoa(sent))
+		case n < 82:
+			data = long
+		case n < 84:
+			data = "READY=1\x00STOPPING=1\n"
+		case n < 86:
+			data = "MAINPID=" + strconv.Itoa(r.IntN(100)+1)
+		case n < 88:
+			data = "NOTIFYACCESS=all\nWATCHDOG_USEC=" + strconv.Itoa(r.IntN(1<<30)+1<<30) + "\nERRNO=" + strconv.Itoa(r.IntN(200))
+		case n < 94:
+			data = "X=1"
+			oob = unix.UnixRights(fds[:1+r.IntN(len(fds))]...)
+		case n < 96:
+			data = "FDSTORE=1\nFDNAME=" + strconv.Itoa(sent)
+			oob = unix.UnixRights(fds[:1+r.IntN(len(fds))]...)
+		case n < 98:
+			data = "BARRIER=1"
+			oob = unix.UnixRights(fds[:r.IntN(3)]...)
+		default:
+			data = ""
+		}
+		if err := w.send(data, oob); err != nil {
+			return err
+		}
+		if !child && sent%2000 == 1999 { // others come and go
+			if last != nil {
+				_ = last.Wait()
+			}
+			last = exec.Command(os.Args[0], os.Args[1], os.Args[2], "3", strconv.Itoa(sent), "child")
+			if err := last.Start(); err != nil {
+				return err
+			}
+		}
+	}
+	if last != nil {
+		_ = last.Wait()
+	}
+	return json.NewEncoder(os.Stdout).Encode(flooded{sent, time.Since(began).Seconds()})
+}
+
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// beaten is what a beat has measured since it was asked last, in microseconds.
+type beaten struct {
+	Count         int
+	P50, P99, Max float64
+}
+
+func percentiles(took []float64) beaten {
+	slices.Sort(took)
+	b := beaten{Count: len(took)}
+	if len(took) > 0 {
+		b.P50, b.P99, b.Max = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
+	}
+	return b
+}
+
+// beat sends a datagram every 2 ms, and tells how long that took whenever it is asked.
+func beat() error {
+	w, err := newWire()
+	if err != nil {
+		return err
+	}
+	if err := w.send("READY=1", nil); err != nil {
+		return err
+	}
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for b := make([]byte, 1); ; {
+			if _, err := os.Stdin.Read(b); err != nil {
+				return
+			}
+			asked <- struct{}{}
+		}
+	}()
+	var took []float64
+	tick := time.NewTicker(2 * time.Millisecond)
+	for i := 0; ; i++ {
+		select {
+		case _, ok := <-asked:
+			if !ok {
+				return nil
+			}
+			if err := json.NewEncoder(os.Stdout).Encode(percentiles(took)); err != nil {
+				return err
+			}
+			took = nil
+		case <-tick.C:
+			began := time.Now()
+			if err := w.send("STATUS="+strconv.Itoa(i), nil); err != nil {
+				return err
+			}
+			took = append(took, float64(time.Since(began).Nanoseconds())/1000)
+		}
+	}
+}
