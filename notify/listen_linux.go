@@ -54,6 +54,7 @@ type Config struct {
 type Listener struct {
 	address  string
 	hasPidfd bool
+	backlog  int
 	keep     bool
 	inode    fileID // of a path, to know it again
 
@@ -95,7 +96,7 @@ func listen(c Config) (*Listener, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	l := &Listener{address: c.Address, keep: c.Keep}
+	l := &Listener{address: c.Address, keep: c.Keep, backlog: backlog()}
 	if err := l.open(fd, c); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -108,6 +109,18 @@ func listen(c Config) (*Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// backlog is how many datagrams the kernel queues on a socket that is made now: one more
+// than net.unix.max_dgram_qlen. Where that cannot be read, it is more than any in use.
+func backlog() int {
+	b, err := os.ReadFile("/proc/sys/net/unix/max_dgram_qlen")
+	if err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return n + 1
+		}
+	}
+	return 4096
 }
 
 // open sets the options of the socket fd and binds it.
@@ -252,6 +265,10 @@ func (l *Listener) Env() string { return l.address }
 // HasPidfd reports whether the kernel adds a pidfd of the sender to datagrams.
 func (l *Listener) HasPidfd() bool { return l.hasPidfd }
 
+// Backlog is the most datagrams that can be queued: what is queued at some moment is
+// among the next so many that Drain takes, however fast others follow.
+func (l *Listener) Backlog() int { return l.backlog }
+
 // Close closes the socket and removes its path, unless another socket has taken that
 // meanwhile or Config.Keep is set. What is still queued is lost. Wait and Drain return [ErrClosed] from then
 // on; so does a second Close. Close waits for a Drain that is running: it must not be
@@ -266,11 +283,7 @@ func (l *Listener) Close() error {
 			os.Remove(l.address)
 		}
 	}
-	err := l.file.Close() // waits for Drain
-	if l.strays != nil {
-		close(l.strays)
-	}
-	return err
+	return l.file.Close() // waits for Drain
 }
 
 // Wait parks the goroutine, and no thread, until a datagram is queued. It returns nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -63,18 +64,22 @@ func mustNotifier(t testing.TB, address string) *Notifier {
 // sendRaw sends bytes as they are, with descriptors.
 func sendRaw(t testing.TB, address string, b []byte, fds ...int) {
 	t.Helper()
+	if err := sendTo(address, b, fds...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sendTo(address string, b []byte, fds ...int) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer unix.Close(fd)
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	if err := unix.Sendmsg(fd, b, rights, &unix.SockaddrUnix{Name: address}, 0); err != nil {
-		t.Fatal(err)
-	}
+	return unix.Sendmsg(fd, b, rights, &unix.SockaddrUnix{Name: address}, 0)
 }
 
 // drainAll drains what is queued now.
@@ -120,6 +125,27 @@ func TestDatagrams(t *testing.T) {
 		if from != me {
 			t.Errorf("datagram %d is from %+v, want %+v", i, from, me)
 		}
+	}
+}
+
+// TestBacklog: no more is queued than a Listener says, nor less.
+func TestBacklog(t *testing.T) {
+	l := mustListen(t, Config{})
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrUnix{Name: l.Env()}
+	n := 0
+	for ; err == nil; n++ {
+		err = unix.Sendto(fd, []byte("READY=1"), 0, to)
+	}
+	if n--; err != unix.EAGAIN || n != l.Backlog() {
+		t.Errorf("%d datagrams are queued, then %v; want %d", n, err, l.Backlog())
+	}
+	if n, again, err := l.Drain(&recorder{}, l.Backlog()); n != l.Backlog() || err != nil {
+		t.Errorf("drained %d, %v, %v", n, again, err)
 	}
 }
 
@@ -334,52 +360,132 @@ func TestControlTruncated(t *testing.T) {
 	}
 }
 
-// A TCP socket with SO_LINGER and unsent data takes its time to close. A sender must not
-// be able to stop the receiver that way.
-func TestLingeringDescriptor(t *testing.T) {
-	noLeak(t)
+// lingering makes TCP sockets with SO_LINGER and unsent data: closing one takes an hour,
+// or until free is called.
+func lingering(t *testing.T, n int) (fds []int, free func()) {
+	t.Helper()
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Skipf("no TCP on 127.0.0.1: %v", err)
 	}
 	defer tcp.Close()
-	out, err := net.Dial("tcp", tcp.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	var peers []*net.TCPConn
+	free = func() { // closing resets the connection, which ends the lingering
+		for _, p := range peers {
+			p.SetLinger(0)
+			p.Close()
+		}
+		peers = nil
 	}
-	in, err := tcp.Accept()
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(free)
+	for range n {
+		out, err := net.Dial("tcp", tcp.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := tcp.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers = append(peers, in.(*net.TCPConn))
+		in.(*net.TCPConn).SetReadBuffer(1 << 12)
+		out.(*net.TCPConn).SetWriteBuffer(1 << 12)
+		f, err := out.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.SetNonblock(fd, true)
+		for err == nil { // until the peer's window and our buffer are full
+			_, err = unix.Write(fd, make([]byte, 1<<16))
+		}
+		unix.SetNonblock(fd, false)
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}); err != nil {
+			t.Fatal(err)
+		}
+		out.Close() // fd still refers to the socket, so these do not linger
+		f.Close()
+		fds = append(fds, fd)
 	}
-	defer in.Close()
-	f, err := out.(*net.TCPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd := int(f.Fd())
-	unix.SetNonblock(fd, true)
-	for err == nil { // until the peer's window and our buffer are full
-		_, err = unix.Write(fd, make([]byte, 1<<16))
-	}
-	unix.SetNonblock(fd, false)
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}); err != nil {
-		t.Fatal(err)
-	}
-	out.Close() // f still refers to the socket, so this does not linger
+	return fds, free
+}
 
+// TestLingeringDescriptors: closing what a sender sent can take as long as he likes. He
+// must not be able to stop the receiver that way, however often he tries, nor to use up
+// its descriptors.
+func TestLingeringDescriptors(t *testing.T) {
+	noLeak(t)
 	l := mustListen(t, Config{})
-	sendRaw(t, l.Env(), []byte("READY=1"), fd)
-	sendRaw(t, l.Env(), []byte("STOPPING=1"))
-	closed := make(chan struct{})
-	go func() { f.Close(); close(closed) }()
-	receive(t, "our own descriptor closed", closed) // the datagram still holds the socket
+	hang := func(fds []int) {
+		t.Helper()
+		for fds := range slices.Chunk(fds, MaxFDs) {
+			sendRaw(t, l.Env(), []byte("READY=1"), fds...)
+			for _, fd := range fds {
+				unix.Close(fd) // not the last of it: the datagram has it, too
+			}
+			var r recorder
+			done := make(chan struct{})
+			go func() { l.Drain(&r, 10); close(done) }()
+			receive(t, "drained in spite of sockets that linger", done)
+			expect(t, &r, "flag:READY=1")
+		}
+	}
+	fds, free := lingering(t, closersMost+MaxFDs+10) // more than there are closers, and once more what one datagram can bring
+	hang(fds)
 
+	// The closers hang, all of them: what else comes waits for them, but for barriers.
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	refused := false
+	for range 2 * straysMost / MaxFDs {
+		if err := sendTo(l.Env(), []byte("FDSTORE=1"), slices.Repeat([]int{int(null.Fd())}, MaxFDs)...); err == unix.EPERM {
+			refused = true
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		sendRaw(t, l.Env(), []byte("READY=1"))
+		var r recorder
+		l.Drain(&r, 10)
+		if n := len(r.got); n == 0 || r.got[n-1] != "flag:READY=1" {
+			t.Fatalf("got %q", r.got)
+		}
+	}
+	if n := strays.waiting.Load(); n > straysMost+MaxFDs && hasPassRights(t) || !refused && hasPassRights(t) {
+		t.Errorf("%d descriptors wait to be closed, refused %v", n, refused)
+	}
+	free()
+	eventually(t, "all closed", func() bool { return strays.waiting.Load() == 0 })
+
+	// Who sends descriptors is heard again, from the next datagram of anybody on.
+	sendRaw(t, l.Env(), []byte("READY=1"))
+	drainAll(t, l, &recorder{})
+	in, out := pipe(t)
+	sendRaw(t, l.Env(), []byte("BARRIER=1"), int(out.Fd()))
+	out.Close()
 	var r recorder
-	done := make(chan struct{})
-	go func() { l.Drain(&r, 10); close(done) }()
-	receive(t, "drained in spite of a socket that lingers", done)
-	expect(t, &r, "flag:READY=1", "flag:STOPPING=1")
-	in.(*net.TCPConn).SetLinger(0) // closing resets the connection, which ends the lingering
+	drainAll(t, l, &r)
+	expect(t, &r, "flag:BARRIER=1 barrier-only")
+	in.SetReadDeadline(time.Now().Add(patient))
+	if _, err := in.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the barrier: %v", err)
+	}
+}
+
+// hasPassRights reports whether the kernel has SO_PASSRIGHTS (Linux 6.16).
+func hasPassRights(t *testing.T) bool {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1) == nil
 }
 
 func TestAddressErrors(t *testing.T) {

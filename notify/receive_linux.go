@@ -57,14 +57,13 @@ func (p *Packet) Detach() *Packet {
 	return &c
 }
 
-// Close closes the descriptors of a detached packet that nobody took. It may wait for
-// what they are.
+// Close closes what nobody took: the pidfd, and the descriptors as [Dismiss] does.
 func (p *Packet) Close() {
 	if fd := p.TakePidfd(); fd >= 0 {
-		unix.Close(fd)
+		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) // raw, as it does not block
 	}
 	for _, fd := range p.TakeFDs() {
-		unix.Close(fd)
+		Dismiss(fd)
 	}
 }
 
@@ -98,8 +97,8 @@ func (d Drop) String() string {
 // they block: it must not wait for anything.
 type Handler interface {
 	// Packet handles a message. Descriptors it does not take are closed when it returns,
-	// which is what a sender waits for whose message says BARRIER=1. (Pipes are closed on
-	// the spot, all else by a goroutine: a socket may linger, a file system may hang.)
+	// which is what a sender waits for whose message says BARRIER=1. See [Dismiss] for
+	// what is no pipe.
 	Packet(p *Packet)
 
 	// Dropped is told of a datagram that is no message; its descriptors are closed.
@@ -122,8 +121,8 @@ type receiver struct {
 	errno   unix.Errno
 	*buffer
 
-	drain  func(fd uintptr) // receiver.receive, bound once
-	strays chan int32       // descriptors whose closing may take time; nil: none yet
+	drain func(fd uintptr) // receiver.receive, bound once
+	full  bool             // descriptors are refused, see ration
 }
 
 // buffer is what every datagram is received into. A Listener has one only while it
@@ -181,6 +180,7 @@ func (l *Listener) Drain(h Handler, max int) (n int, again bool, err error) {
 // receive is Drain with the descriptor at hand.
 func (r *receiver) receive(fd uintptr) {
 	for ; r.n < r.max; r.n++ {
+		r.ration(fd)
 		r.msg.SetControllen(int(unsafe.Sizeof(r.control)))
 		r.msg.Flags = 0
 		// Raw: the call does not block, so the scheduler need not hear of it. Telling it
@@ -205,7 +205,7 @@ func (r *receiver) receive(fd uintptr) {
 func (r *receiver) datagram(n int) {
 	p := &r.packet
 	known := r.unpack()
-	defer r.discard() // also if the handler panics and someone recovers
+	defer p.Close() // also if the handler panics and someone recovers
 	switch {
 	case r.msg.Flags&unix.MSG_TRUNC != 0:
 		r.handler.Dropped(DropTooLong, p.From)
@@ -259,44 +259,6 @@ func (r *receiver) unpack() (credentials bool) {
 		base, left = unsafe.Add(base, step), left-step
 	}
 	return credentials
-}
-
-// discard closes what the handler has left in the packet.
-func (r *receiver) discard() {
-	if fd := r.packet.TakePidfd(); fd >= 0 {
-		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) // raw, as it does not block
-	}
-	for _, fd := range r.packet.TakeFDs() {
-		r.dismiss(fd)
-	}
-}
-
-// dismiss closes a descriptor of whatever kind a sender has chosen. Closing a socket can
-// take as long as its SO_LINGER says, closing a file as long as a file system on the
-// network or in user space likes; that must not hold up the queue. One goroutine does it,
-// and only when as many descriptors wait for that as one datagram can bring does the
-// sender that goes on sending them have to wait as well.
-func (r *receiver) dismiss(fd int) {
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
-		unix.Close(fd)
-		return
-	}
-	if r.strays == nil {
-		r.strays = make(chan int32, MaxFDs)
-		go closeStrays(r.strays)
-	}
-	select {
-	case r.strays <- int32(fd):
-	default:
-		unix.Close(fd)
-	}
-}
-
-// closeStrays ends when the listener is closed and everything it has left is.
-func closeStrays(fds <-chan int32) {
-	for fd := range fds {
-		unix.Close(int(fd))
-	}
 }
 
 // pollState asks whether a datagram is queued, without taking it.

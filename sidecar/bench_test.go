@@ -22,6 +22,7 @@ import (
 type pinger struct {
 	*Service
 	t    testing.TB
+	log  *logBuffer // the journal's
 	fd   int
 	n    int64
 	text []byte
@@ -29,6 +30,11 @@ type pinger struct {
 
 // state is a directory for state in memory, as a run-dir is.
 func state(t testing.TB) *journal.Dir {
+	t.Helper()
+	return stateLogged(t, slog.New(slog.DiscardHandler))
+}
+
+func stateLogged(t testing.TB, log *slog.Logger) *journal.Dir {
 	t.Helper()
 	parent := "/dev/shm"
 	if _, err := os.Stat(parent); err != nil {
@@ -39,7 +45,7 @@ func state(t testing.TB) *journal.Dir {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(path) })
-	d, err := journal.Open(path, proc.Proc, slog.New(slog.DiscardHandler))
+	d, err := journal.Open(path, proc.Proc, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +65,8 @@ func (everyone) Generation() uint64        { return 1 }
 func newPinger(t testing.TB, noPidfd, other bool) *pinger {
 	t.Helper()
 	cfg := Config{Name: "test", Address: filepath.Join(t.TempDir(), "n"), Policy: lifecycle.DefaultPolicy()}
-	s := newService(cfg, Deps{Scope: everyone{}, Journal: state(t).File(cfg.Name)})
+	log := &logBuffer{}
+	s := newService(cfg, Deps{Scope: everyone{}, Journal: stateLogged(t, slog.New(slog.NewTextHandler(log, nil))).File(cfg.Name)})
 	ln, err := notify.Listen(notify.Config{Address: cfg.Address, NoPidfd: noPidfd})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +101,7 @@ func newPinger(t testing.TB, noPidfd, other bool) *pinger {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.Env()}); err != nil {
 		t.Fatal(err)
 	}
-	p := &pinger{Service: s, t: t, fd: fd, text: make([]byte, 0, 64)}
+	p := &pinger{Service: s, t: t, log: log, fd: fd, text: make([]byte, 0, 64)}
 	p.send("READY=1\n")
 	p.receive()
 	p.settled()

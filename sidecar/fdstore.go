@@ -36,7 +36,7 @@ type stored struct {
 func newFDStore(most int) *fdStore { return &fdStore{max: most} }
 
 // add keeps descriptors under a name, and owns them from here on. It returns how
-// many it refused, because the store is full, and closed. One that is stored
+// many it refused, because the store is full, and dismissed. One that is stored
 // already, another number of the same open file, is dropped in silence.
 func (f *fdStore) add(fds []int, name string, poll bool) (refused int) {
 	f.mu.Lock()
@@ -44,9 +44,9 @@ func (f *fdStore) add(fds []int, name string, poll bool) (refused int) {
 	for _, fd := range fds {
 		switch {
 		case f.has(fd):
-			unix.Close(fd)
+			notify.Dismiss(fd)
 		case len(f.kept) >= f.max:
-			unix.Close(fd)
+			notify.Dismiss(fd)
 			refused++
 		default:
 			f.kept = append(f.kept, stored{name, fd})
@@ -98,7 +98,7 @@ func (f *fdStore) drop(which func(stored) bool) (n int) {
 			if f.epoll != nil {
 				_ = unix.EpollCtl(f.ep, unix.EPOLL_CTL_DEL, k.fd, nil)
 			}
-			unix.Close(k.fd)
+			notify.Dismiss(k.fd)
 			n++
 		} else {
 			kept = append(kept, k)
@@ -226,7 +226,7 @@ func (s *Service) storeFDs(p *notify.Packet) {
 	case s.store.max == 0:
 		s.dropped["fdstore-off"] += uint64(len(p.FDs))
 		for _, fd := range p.TakeFDs() { // or they would be counted twice
-			unix.Close(fd)
+			notify.Dismiss(fd)
 		}
 	default:
 		label := storedName

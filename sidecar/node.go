@@ -375,7 +375,7 @@ func (n *Node) forget() {
 		l := n.letters[0]
 		n.letters = n.letters[1:]
 		n.drop(dropStranger, l.packet.From, l.from)
-		go l.packet.Close()
+		l.packet.Close()
 	}
 	if len(n.letters) > 0 {
 		n.expire.Reset(letterAge - now.Sub(n.letters[0].at))
@@ -393,7 +393,7 @@ func (n *Node) deliver(t *Tenant) {
 			continue
 		}
 		t.take(l.packet)
-		go l.packet.Close() // releases a barrier
+		l.packet.Close() // releases a barrier
 	}
 	n.letters = rest
 }

@@ -172,11 +172,15 @@ func (s *Service) departed(h *proc.Handle, p *notify.Packet) (person, bool) {
 
 // open makes a handle of a datagram's sender.
 func (s *Service) open(p *notify.Packet) (*proc.Handle, error) {
-	if fd := p.TakePidfd(); fd >= 0 {
-		h, err := s.dep.FS.FromPidfd(fd, p.From.PID)
+	if p.Pidfd >= 0 {
+		h, err := s.dep.FS.FromPidfd(p.Pidfd, p.From.PID)
+		if err == nil {
+			p.TakePidfd()
+		}
 		if !s.dep.Descriptors.Exhausted(err) {
 			return h, err
 		}
+		unix.Close(p.TakePidfd())
 	}
 	return s.openPID(p.From.PID)
 }
@@ -199,7 +203,8 @@ func (s *Service) invisible(p *notify.Packet) (person, bool) {
 		if s.main != nil && s.main.h.Same(p.Pidfd) {
 			return *s.main, true
 		}
-		if h, err := s.dep.FS.FromPidfd(p.TakePidfd(), 0); err == nil {
+		if h, err := s.dep.FS.FromPidfd(p.Pidfd, 0); err == nil {
+			p.TakePidfd()
 			if q := s.find(idOf(h)); q != nil {
 				h.Close()
 				return *s.touch(q), true
@@ -562,7 +567,11 @@ func (s *Service) mainPIDFD(p *notify.Packet) bool {
 		s.bad("MAINPIDFD")
 		return false
 	}
-	h, err := s.dep.FS.FromPidfd(p.TakeFDs()[0], 0)
+	fd := p.TakeFDs()[0]
+	h, err := s.dep.FS.FromPidfd(fd, 0)
+	if err != nil {
+		notify.Dismiss(fd)
+	}
 	if err == nil && (h.Ended() || h.ID().PID <= 1 || h.ID().PID == unix.Getpid()) {
 		h.Close()
 		err = errNotMember

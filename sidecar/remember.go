@@ -9,6 +9,7 @@ import (
 
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
+	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
@@ -246,9 +247,10 @@ func (s *Service) remembered() bool {
 func (s *Service) hold(f func(error)) { s.mem.later = append(s.mem.later, f) }
 
 // holdBarrier keeps the descriptor of a barrier until what was said before it can
-// be seen. It reports false if that is so already.
+// be seen. It reports false if that is so already, and of what is no pipe: it may not
+// be closed by the journal's goroutine, and libsystemd sends nothing else.
 func (s *Service) holdBarrier(fd int) bool {
-	if s.remembered() || len(s.mem.later)+len(s.mem.held) >= heldMost {
+	if s.remembered() || !notify.IsPipe(fd) || len(s.mem.later)+len(s.mem.held) >= heldMost {
 		return false
 	}
 	s.hold(func(error) { unix.Close(fd) })

@@ -134,6 +134,18 @@ func TestStatusIsWrittenSeldom(t *testing.T) {
 	}
 }
 
+// late reports whether the journal has told, after the log said what it did, that a
+// write took too long: on a busy machine one may. Then nobody waits for it.
+func (p *pinger) late(log string) bool {
+	p.t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if p.trouble() != nil || p.log.String() != log {
+			return true
+		}
+	}
+	return false
+}
+
 // TestPublishedWhenWritten: nobody is told what is not on file, and all is on
 // file when somebody is told. No news waits for that.
 func TestPublishedWhenWritten(t *testing.T) { inMemoryAndNot(t, publishedWhenWritten) }
@@ -154,6 +166,7 @@ func inMemoryAndNot(t *testing.T, test func(*testing.T, *pinger)) {
 func publishedWhenWritten(t *testing.T, p *pinger) {
 	p.settled()
 	for i := 1; i < 400; i++ {
+		log := p.log.String()
 		p.send(fmt.Sprintf("%s\nERRNO=%d", []string{"RELOADING=1", "READY=1"}[i%2], i))
 		p.receive()
 		told := p.Look()
@@ -165,7 +178,7 @@ func publishedWhenWritten(t *testing.T, p *pinger) {
 		if err := json.Unmarshal(b, &r); err != nil {
 			t.Fatal(err)
 		}
-		if told.Errno > r.State.Errno {
+		if told.Errno > r.State.Errno && !p.late(log) {
 			t.Fatalf("change %d is told, and %d is on file", told.Errno, r.State.Errno)
 		}
 		if i%3 == 0 {
@@ -229,6 +242,33 @@ func barrierWaits(t *testing.T, p *pinger) {
 			t.Fatalf("round %d: the barrier is open, and %v, errno %d is told", i, s.Phase, s.Errno)
 		}
 	}
+}
+
+// TestBarrierHangs: what comes with BARRIER=1 and is no pipe is nobody's barrier. It may
+// take for ever to close, and the journal's goroutine must not be the one to do it.
+func TestBarrierHangs(t *testing.T) {
+	p := newPinger(t, false, false)
+	p.settled()
+	p.mu.Lock()
+	p.mem.ended = make(chan struct{})
+	p.mem.writing = true // as if the disk hung
+	p.mu.Unlock()
+	before := descriptors(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Sendmsg(p.fd, []byte("BARRIER=1"), unix.UnixRights(int(null.Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	null.Close()
+	p.receive()
+	for end := time.Now().Add(30 * time.Second); descriptors(t) > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is held until there is a write")
+		}
+	}
+	p.written(nil, p.mem.ended)
 }
 
 // TestBarrierFlood: barriers that wait for a file are not collected without end.

@@ -109,16 +109,15 @@ func pidfdOpen(pid int) (int, error) {
 }
 
 // FromPidfd makes a handle of a pidfd that somebody else opened: the kernel for
-// SCM_PIDFD (Linux 6.5), a daemon for MAINPIDFD=1. It owns fd from here on, also
-// when it fails. pid is the number that came with it as we see it; 0 if there was
-// none, then the pidfd tells it.
+// SCM_PIDFD (Linux 6.5), a daemon for MAINPIDFD=1. The handle owns fd. With an error it
+// stays the caller's: it may be anything, and take long to close. pid is the number that
+// came with it as we see it; 0 if there was none, then the pidfd tells it.
 //
 // A process that has ended is no error: the handle has Ended() true, and Start 0
 // if it has been reaped. A process that we cannot see has PID 0, see [ID].
 func (f FS) FromPidfd(fd, pid int) (*Handle, error) {
 	h, err := f.fromPidfd(fd, pid)
 	if err != nil {
-		unix.Close(fd)
 		return nil, fmt.Errorf("cannot use pidfd: %w", err)
 	}
 	return h, nil

@@ -169,7 +169,11 @@ func (d *Daemon) start() error {
 		if fd < 0 { // before Linux 5.4
 			return proc.Proc.Open(pid)
 		}
-		return proc.Proc.FromPidfd(fd, pid)
+		h, err := proc.Proc.FromPidfd(fd, pid)
+		if err != nil {
+			unix.Close(fd)
+		}
+		return h, err
 	})
 	if err != nil || !started {
 		return err

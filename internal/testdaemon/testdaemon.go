@@ -7,10 +7,12 @@ package testdaemon
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +44,8 @@ func Args() []string { return []string{self()} }
 // script. A script is steps separated by semicolons:
 //
 //	send TEXT     one datagram; \n separates lines, $PID, $CHILD and $PARENT are numbers
+//	linger TEXT   one datagram, and with it a socket that takes until the end of this daemon to close
+//	flood TEXT    one datagram, and with it as many descriptors as it can have
 //	barrier       wait until podnotify has seen all that was sent
 //	stop          raise SIGSTOP and go on when continued
 //	sleep D       do nothing for a while
@@ -71,6 +75,47 @@ func self() string {
 	return path
 }
 
+// linger sends a TCP socket with SO_LINGER and unsent data that this process keeps the
+// other end of: who closes the socket waits for that to be read.
+func linger(out *notify.Notifier, lines ...string) error {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer tcp.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: tcp.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return err
+	}
+	in, err := tcp.Accept()
+	if err != nil {
+		return err
+	}
+	kept = append(kept, in)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	for err == nil { // until the window and the buffer are full
+		_, err = unix.Write(fd, make([]byte, 1<<16))
+	}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}); err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil { // or nobody lingers
+		return err
+	}
+	if err := out.SendFDs(context.Background(), []int{fd}, lines...); err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// kept are the other ends of what lingers.
+var kept []net.Conn
+
 func run(script string) error {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, unix.SIGTERM)
@@ -90,6 +135,14 @@ func run(script string) error {
 				text = strings.ReplaceAll(text, "$CHILD", strconv.Itoa(child.Process.Pid))
 			}
 			err = out.Send(strings.Split(text, "\n")...)
+		case "flood":
+			var null *os.File
+			if null, err = os.Open(os.DevNull); err == nil {
+				err = out.SendFDs(context.Background(), slices.Repeat([]int{int(null.Fd())}, notify.MaxFDs), arg)
+				null.Close()
+			}
+		case "linger":
+			err = linger(out, strings.Split(strings.ReplaceAll(arg, `\n`, "\n"), "\n")...)
 		case "barrier":
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			err = out.Barrier(ctx)
