@@ -826,11 +826,20 @@ func (t *Tenant) offer(st proc.Stat) {
 		return
 	}
 	if s.cfg.Process != nil && s.m.Main() == (lifecycle.ProcID{}) {
-		if cmd, err := s.dep.FS.Cmdline(st.PID); err == nil && s.cfg.Process.MatchString(cmd) {
-			if h, err := s.dep.FS.OpenID(st.ID()); err == nil {
-				s.elected = true
-				s.adopt(h)
+		matches := func() bool {
+			cmd, err := s.dep.FS.Cmdline(st.PID)
+			return err == nil && s.cfg.Process.MatchString(cmd)
+		}
+		found, _ := glimpse(&s.inside, insideWait, matches, func(found bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if found {
+				s.adoptFound(st.ID())
+				s.settle()
 			}
+		})
+		if found {
+			s.adoptFound(st.ID())
 		}
 	}
 	if s.m.AwaitsStop(s.now()) && (s.sampled < sampledMost || st.State.Stopped()) {
@@ -840,6 +849,17 @@ func (t *Tenant) offer(st proc.Stat) {
 		}
 	}
 	s.settle()
+}
+
+// adoptFound takes the process that select.process fits, if none was taken before.
+func (s *Service) adoptFound(id proc.ID) {
+	if s.closed || s.m.Main() != (lifecycle.ProcID{}) {
+		return
+	}
+	if h, err := s.dep.FS.OpenID(id); err == nil {
+		s.elected = true
+		s.adopt(h)
+	}
 }
 
 // report is told of stops by the sampler.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -304,56 +305,97 @@ func (s *Service) describe(p *person, c proc.Container) {
 	s.judgeStop(p)
 }
 
-// commandOf is the command line of a process, or its name if that is not to be had
-// in a moment; see lookInside.
+// commandOf is the command line of a process, or its name if that is not to be had in
+// a moment.
 func (s *Service) commandOf(st proc.Stat) string {
-	read := make(chan string, 1)
-	go func() {
-		cmd, _ := s.dep.FS.Cmdline(st.PID)
-		read <- cmd
-	}()
-	wait := time.NewTimer(insideWait)
-	defer wait.Stop()
-	select {
-	case cmd := <-read:
-		if cmd != "" {
-			return cmd
-		}
-	case <-wait.C:
+	if cmd, _ := s.inside.cmdline(s.dep.FS, st.PID, insideWait); cmd != "" {
+		return cmd
 	}
 	return st.Comm
 }
 
-// insideWait bounds how long news waits for the memory of a process to be read.
-const insideWait = 10 * time.Millisecond
+const (
+	// insideWait bounds how long news waits for what is only shown, or may come later.
+	insideWait = 10 * time.Millisecond
+	// insideLong bounds how long a decision waits, also on a busy machine.
+	insideLong = time.Second
+	// insideMost bounds how many reads of one service may hang: a thread each. Then
+	// nothing more is read, and nobody waits any more.
+	insideMost = 8
+)
 
-// lookInside finds out whether the main process was started with UPSTART_JOB, which
-// lies in its memory. The kernel makes who reads that wait for whoever changes the
-// address space (mmap_lock), which a hanging file system makes long. So nothing waits
-// for it beyond a moment, not even the end.
+// insides reads what lies in the memory of processes. The kernel makes who reads that
+// wait for whoever changes the address space (mmap_lock), which a hanging file system
+// makes long, and a process for ever if it wants to. So nothing waits for it for long,
+// not even the end.
+type insides struct{ reading atomic.Int32 }
+
+// cmdline reads a command line, if that is to be had in time.
+func (in *insides) cmdline(fs proc.FS, pid int, wait time.Duration) (string, bool) {
+	type line struct {
+		text string
+		ok   bool
+	}
+	l, ok := glimpse(in, wait, func() line {
+		text, err := fs.Cmdline(pid)
+		return line{text, err == nil}
+	}, nil)
+	return l.text, ok && l.ok
+}
+
+// environ reports whether a process was started with a variable, if that is to be had
+// in time.
+func (in *insides) environ(fs proc.FS, pid int, name string, wait time.Duration) bool {
+	has, ok := glimpse(in, wait, func() bool { return fs.Environ(pid, name) }, nil)
+	return has && ok
+}
+
+// glimpse is what read returns. If that takes longer it is given to late, if there is one,
+// by a goroutine; ok is false.
+func glimpse[T any](in *insides, most time.Duration, read func() T, late func(T)) (seen T, ok bool) {
+	if in.reading.Add(1) > insideMost {
+		in.reading.Add(-1)
+		return seen, false
+	}
+	done, over := make(chan T), make(chan struct{})
+	go func() {
+		defer in.reading.Add(-1)
+		v := read()
+		select {
+		case done <- v:
+		case <-over:
+			if late != nil {
+				late(v)
+			}
+		}
+	}()
+	wait := time.NewTimer(most)
+	defer wait.Stop()
+	select {
+	case v := <-done:
+		return v, true
+	case <-wait.C:
+		close(over)
+		return seen, false
+	}
+}
+
+// lookInside finds out whether the main process was started with UPSTART_JOB, later if
+// need be.
 func (s *Service) lookInside(p *person) {
 	if p.id.PID == 0 || s.cfg.Policy.Expect != lifecycle.ExpectAuto {
 		return
 	}
-	read, late := make(chan bool), make(chan struct{})
-	go func() {
-		owes := s.dep.FS.Environ(p.id.PID, "UPSTART_JOB") && !p.h.Ended() // or its number may be another's
-		select {
-		case read <- owes:
-			return
-		case <-late:
-		}
+	fs := s.dep.FS
+	owes, ok := glimpse(&s.inside, insideWait, func() bool {
+		return fs.Environ(p.id.PID, "UPSTART_JOB") && !p.h.Ended() // or its number may be another's
+	}, func(owes bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.sawInside(p, owes)
-	}()
-	wait := time.NewTimer(insideWait)
-	defer wait.Stop()
-	select {
-	case owes := <-read:
+	})
+	if ok {
 		s.sawInside(p, owes)
-	case <-wait.C:
-		close(late)
 	}
 }
 
@@ -371,7 +413,7 @@ type reading struct {
 
 // Command is the command line that the main process has now, which need not be the one
 // it was started with. It is empty if main is the main process no more, or if it
-// cannot be read in a moment; see lookInside.
+// cannot be read in a moment; see insides.
 func (s *Service) Command(main lifecycle.ProcID) string {
 	h := s.eye.Load()
 	if h == nil || idOf(h) != main || main.PID == 0 {

@@ -655,11 +655,12 @@ func (s *Service) recognised(p *person) bool {
 
 // inExec reports whether select.process cannot tell yet what p is.
 func (s *Service) inExec(p *person) bool {
-	if s.cfg.Process == nil || p.h.Ended() {
+	_, node := s.dep.Scope.(*Tenant) // knows its processes without
+	if s.cfg.Process == nil || node || p.h.Ended() {
 		return false
 	}
-	cmd, err := s.dep.FS.Cmdline(p.id.PID)
-	return err == nil && cmd == ""
+	cmd, ok := s.inside.cmdline(s.dep.FS, p.id.PID, insideLong)
+	return ok && cmd == ""
 }
 
 // called opens whom a sender calls n. Of a sender that was gone before anybody knew

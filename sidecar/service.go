@@ -154,9 +154,11 @@ type Service struct {
 	queue     effects
 	give      func(lifecycle.Event) // apply, as a value made once
 	mem       memory
-	box       proc.Container // of the main process
-	blind     bool           // the main process before was one that cannot be found again
-	since     uint64         // when the socket was bound, clock ticks since boot
+	box       proc.Container   // of the main process
+	blind     bool             // the main process before was one that cannot be found again
+	since     uint64           // when the socket was bound, clock ticks since boot
+	outlived  map[proc.ID]bool // entry processes that have outlived a main process: their ends are awaited
+	inside    insides
 	ends      sync.WaitGroup
 }
 
@@ -215,6 +217,7 @@ func newService(cfg Config, dep Deps) *Service {
 		dropped:   map[string]uint64{},
 		named:     map[string]bool{},
 		strangers: map[stranger]bool{},
+		outlived:  map[proc.ID]bool{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.facts.Transitions = map[[2]lifecycle.Phase]uint64{}
@@ -950,6 +953,11 @@ func (s *Service) containerAlive(id lifecycle.ProcID) bool {
 		h.Close()
 		return false
 	}
+	if s.outlived[h.ID()] {
+		h.Close()
+		return true
+	}
+	s.outlived[h.ID()] = true
 	s.ends.Go(func() {
 		defer h.Close()
 		if h.Wait(s.life) != nil {
@@ -957,6 +965,7 @@ func (s *Service) containerAlive(id lifecycle.ProcID) bool {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		delete(s.outlived, h.ID())
 		if s.entry == h.ID() {
 			s.facts.ContainerAlive = false
 			s.stale.Store(true)

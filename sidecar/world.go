@@ -480,14 +480,11 @@ func (s *Service) judgeFirst(sc *scope) {
 	if err != nil {
 		return
 	}
-	cmd, _ := s.dep.FS.Cmdline(1)
-	told := s.dep.FS.Environ(1, "UPSTART_JOB") // of the same uid; others' cannot be read
+	told := strings.Contains(st.Comm, s.cfg.Name)
 	if sc.cfg.Process != nil {
-		told = told || sc.cfg.Process.MatchString(cmd)
-	} else {
-		told = told || strings.Contains(st.Comm, s.cfg.Name)
+		told = sc.matches(1)
 	}
-	if !told {
+	if !told && !s.inside.environ(s.dep.FS, 1, "UPSTART_JOB", insideLong) { // of the same uid; others' cannot be read
 		return // an init of some kind, which is process 1 for others' sake
 	}
 	s.impossible(st)
@@ -502,7 +499,8 @@ type scope struct {
 	cfg       Config
 	contained atomic.Bool // the service was seen in a container, so it will be in one again
 	claimed   int         // the number of its main process; under w.mu
-	shared    string      // the last process that it could have been, and whose it is
+	inside    insides
+	shared    string // the last process that it could have been, and whose it is
 }
 
 func (sc *scope) Generation() uint64 { return sc.w.gen.Load() }
@@ -719,8 +717,8 @@ func (sc *scope) matches(pid int) bool {
 	if sc.cfg.Process == nil {
 		return true
 	}
-	cmd, err := sc.w.fs.Cmdline(pid)
-	return err == nil && sc.cfg.Process.MatchString(cmd)
+	cmd, ok := sc.inside.cmdline(sc.w.fs, pid, insideLong)
+	return ok && sc.cfg.Process.MatchString(cmd)
 }
 
 // elect names the process that stands for the service, or what it could be.
