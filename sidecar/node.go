@@ -52,10 +52,11 @@ type Node struct {
 
 	// hearing is held while datagrams are applied, and while it changes whose they
 	// are. It is taken before any service's lock.
-	hearing sync.Mutex
+	hearing timed
 	routes  map[int]route
 	letters []letter
 	expire  *time.Timer
+	current bool // see Connected
 
 	mu      sync.Mutex // leaf: nobody waits on anything under it
 	tenants map[*Tenant]bool
@@ -64,7 +65,34 @@ type Node struct {
 	numbers map[uint64]*Tenant // by the number of the cgroup in the unified hierarchy
 	seeking int
 	dropped map[string]uint64
-	named   map[string]bool
+	named   map[string]bool // whose drops the log has named
+	renamed time.Time       // when named was begun anew
+}
+
+// timed is a mutex that tells for how long it has been held.
+type timed struct {
+	mu    sync.Mutex
+	since atomic.Int64 // nanoseconds after began; 0: nobody has it
+}
+
+// began is where monotonic time is counted from.
+var began = time.Now()
+
+func (m *timed) Lock() {
+	m.mu.Lock()
+	m.since.Store(int64(time.Since(began)))
+}
+
+func (m *timed) Unlock() {
+	m.since.Store(0)
+	m.mu.Unlock()
+}
+
+func (m *timed) held() time.Duration {
+	if t := m.since.Load(); t != 0 {
+		return time.Since(began) - time.Duration(t)
+	}
+	return 0
 }
 
 // held is a container's cgroup and whose it is.
@@ -105,6 +133,7 @@ type Tenant struct {
 	depth int            // of its PID namespace: 1 is ours
 	ctr   proc.Container // written under node.hearing, too
 	last  int            // the first process before this one, of whose end we know
+	spent time.Time      // up to when searches are paid for, see among
 	oom   time.Time      // when it ran out of memory
 }
 
@@ -146,12 +175,38 @@ func NewNode(fs proc.FS, address string, mode fs.FileMode, log *slog.Logger) (*N
 // Close gives the socket up, of a Node that is not run.
 func (n *Node) Close() error { return errors.Join(n.ln.Close(), n.newest.Close()) }
 
+// deafAfter is when what should take microseconds will not end any more. A busy
+// machine may make seconds of them.
+const deafAfter = 10 * time.Second
+
 // Healthy returns why nothing is heard.
 func (n *Node) Healthy() error {
 	if !n.alive.Load() {
 		return errors.New("nobody listens on " + n.ln.Env())
 	}
+	if d := n.hearing.held(); d > deafAfter {
+		return fmt.Errorf("nobody is heard on %s: one piece of news has taken %v", n.ln.Env(), d.Round(time.Second))
+	}
 	return nil
+}
+
+// Connected tells whether it is current what containers there are. While it is not,
+// what an unknown container says is kept for however long that takes, up to the same
+// number: who would claim it cannot. It is not at first.
+func (n *Node) Connected(yes bool) {
+	n.hearing.Lock()
+	defer n.hearing.Unlock()
+	if yes == n.current {
+		return
+	}
+	n.current = yes
+	now := time.Now()
+	for i := range n.letters {
+		n.letters[i].at = now
+	}
+	if n.expire.Stop(); yes && len(n.letters) > 0 {
+		n.expire.Reset(letterAge)
+	}
 }
 
 // Run hears what containers say until ctx is done. It ends the services.
@@ -205,9 +260,10 @@ func (n *Node) drain(most int) (again bool, err error) {
 	return again, err
 }
 
-// catchUp applies what was said before something else happened, whoever said it. An
-// error of the socket is the receiver's to report.
-func (n *Node) catchUp() { _, _ = n.drain(backlog) }
+// catchUp applies what was said before something else happened, whoever said it, and
+// not what is said meanwhile: that may never end. An error of the socket is the
+// receiver's to report.
+func (n *Node) catchUp() { _, _ = n.drain(n.ln.Backlog()) }
 
 // Env is the path of the socket, on the host.
 func (n *Node) Env() string { return n.ln.Env() }
@@ -231,6 +287,12 @@ func (n *Node) all() []*Tenant {
 
 // Packet implements notify.Handler.
 func (n *Node) Packet(p *notify.Packet) {
+	if p.Pidfd < 0 && n.ln.HasPidfd() {
+		// A number alone may be another's by now, of another container. Who has used up
+		// our descriptors must not have made it so.
+		n.drop(dropNoPidfd, p.From, proc.Container{})
+		return
+	}
 	t, from := n.whose(p)
 	if t != nil {
 		t.take(p)
@@ -359,8 +421,13 @@ func (n *Node) keep(p *notify.Packet, from proc.Container) bool {
 	if len(n.letters) >= lettersKept || same >= lettersEach {
 		return false
 	}
-	if len(n.letters) == 0 {
+	if len(n.letters) == 0 && n.current {
 		n.expire.Reset(letterAge)
+	}
+	if len(p.FDs) != 1 || !(p.Message.BarrierOnly() && notify.IsPipe(p.FDs[0]) || p.Message.Has(notify.FlagMainPIDFD)) {
+		for _, fd := range p.TakeFDs() { // who sends hundreds must not use up our own
+			notify.Dismiss(fd)
+		}
 	}
 	n.letters = append(n.letters, letter{p.Detach(), from, time.Now()})
 	return true
@@ -370,6 +437,9 @@ func (n *Node) keep(p *notify.Packet, from proc.Container) bool {
 func (n *Node) forget() {
 	n.hearing.Lock()
 	defer n.hearing.Unlock()
+	if !n.current {
+		return
+	}
 	now := time.Now()
 	for len(n.letters) > 0 && now.Sub(n.letters[0].at) >= letterAge {
 		l := n.letters[0]
@@ -398,13 +468,23 @@ func (n *Node) deliver(t *Tenant) {
 	n.letters = rest
 }
 
+// renameAfter is when the log may name again, at the earliest, whom it has named: all
+// but so many, or containers that come and go would fill our memory, or the log.
+const renameAfter = time.Minute
+
 // drop counts a datagram that no service hears, and names each container once.
 func (n *Node) drop(reason string, from notify.Sender, c proc.Container) {
 	n.mu.Lock()
 	n.dropped[reason]++
 	key := reason + c.Cgroup
+	if now := time.Now(); len(n.named) >= strangersNamed && now.Sub(n.renamed) > renameAfter {
+		clear(n.named)
+		n.renamed = now
+	}
 	known := n.named[key] || len(n.named) >= strangersNamed
-	n.named[key] = true
+	if !known {
+		n.named[key] = true
+	}
 	n.mu.Unlock()
 	if !known {
 		go n.log.Warn("datagram of a container that is not served dropped", "reason", reason, "pid", from.PID, "uid", from.UID, "cgroup", c.Cgroup)
@@ -417,7 +497,7 @@ func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
 	t := &Tenant{node: n, file: dep.Journal}
 	dep.Journal = nil // until it is known what there is: see known
 	dep.FS, dep.Scope, dep.Stops, dep.CatchUp = n.fs, t, n.sampler, n.catchUp
-	dep.Awaiting, dep.Judged = t.awaits, t.judged
+	dep.Awaiting, dep.Judged, dep.Among = t.awaits, t.judged, t.among
 	s, err := New(cfg, dep)
 	if err != nil {
 		return nil, err
@@ -590,7 +670,8 @@ func (t *Tenant) Started(pid int) error {
 	early := err == nil && runtimes(st.Comm)
 	s.hear()
 	defer s.mu.Unlock()
-	if s.closed || s.cfg.Process != nil || s.m.Main() != (lifecycle.ProcID{}) {
+	if s.closed || s.cfg.Process != nil || s.m.Main() != (lifecycle.ProcID{}) || h.ID() == s.entry {
+		// Of s.entry it was told before: its container lives on without the main process.
 		h.Close()
 	} else {
 		s.elected = true
@@ -742,6 +823,34 @@ func (t *Tenant) Entry(pid int) (int, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.entry.PID, true
+}
+
+// A container may have looked for a process by its number once a second, and so many
+// times at once before.
+const (
+	searchEvery = time.Second
+	searchBurst = 10
+)
+
+var errOften = errors.New("this container has had processes looked for by their numbers too often; it may once a second")
+
+// among lists the processes to look at for one that the container calls by a number.
+// All others wait to be heard meanwhile, so it may not ask for that as often as it likes.
+func (t *Tenant) among() ([]int, error) {
+	now := time.Now()
+	t.mu.Lock()
+	if free := now.Add(-searchBurst * searchEvery); t.spent.Before(free) {
+		t.spent = free
+	}
+	often := t.spent.After(now)
+	if !often {
+		t.spent = t.spent.Add(searchEvery)
+	}
+	t.mu.Unlock()
+	if often {
+		return nil, errOften
+	}
+	return t.node.fs.Pids()
 }
 
 // Generation implements Scope. It is never 0.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/internal/testdaemon"
+	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
@@ -44,6 +46,7 @@ func newHost(t *testing.T) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.Connected(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- n.Run(ctx) }()
@@ -369,4 +372,320 @@ func TestNodeRestarts(t *testing.T) {
 	x := add()
 	x.Ended()
 	h.eventually("its end is known", func() bool { return x.Look().Phase == lifecycle.Gone })
+}
+
+// TestNodeHangs: what one container sends may take for ever to close. The others are
+// heard all the same.
+func TestNodeHangs(t *testing.T) {
+	h := newHost(t)
+	a, b, c := h.serve("a", nil), h.serve("b", nil), h.serve("c", nil)
+	mark := filepath.Join(t.TempDir(), "mark")
+	a.start(`await ` + mark + `; linger MAINPIDFD=1; linger FDSTORE=1; linger BARRIER=1; linger READY=1\nFDNAME=x; touch ` + mark + `2; wait`)
+	early := c.run(true, `await `+mark+`; linger FDSTORE=1; linger MAINPIDFD=1; linger BARRIER=1; touch `+mark+`3; wait`) // of one that is not known yet
+	func() {
+		h.hearing.Lock() // until they have closed their own: ours are the last
+		defer h.hearing.Unlock()
+		if err := os.WriteFile(mark, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, end := range []string{"2", "3"} {
+			h.eventually("all is sent", func() bool { _, err := os.Stat(mark + end); return err == nil })
+		}
+	}()
+	started := make(chan error, 1)
+	go func() {
+		b.start("send READY=1; wait")
+		started <- c.ctr.Started(early.Process.Pid)
+	}()
+	select {
+	case err := <-started:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(30 * time.Second):
+		early.Process.Kill() // that ends the hanging
+		t.Fatal("everybody waits for what one has sent")
+	}
+	b.phase(lifecycle.Ready)
+	a.phase(lifecycle.Ready)
+	if err := h.Healthy(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNodeHealthy: a Node that hears nobody any more says so.
+func TestNodeHealthy(t *testing.T) {
+	h := newHost(t)
+	h.eventually("it runs", func() bool { return h.Healthy() == nil })
+	h.hearing.Lock()
+	if err := h.Healthy(); err != nil {
+		t.Errorf("busy for a moment: %v", err)
+	}
+	h.hearing.since.Add(-int64(deafAfter) - 1)
+	if err := h.Healthy(); err == nil || !strings.Contains(err.Error(), "nobody is heard") {
+		t.Errorf("busy for too long: %v", err)
+	}
+	h.hearing.Unlock()
+	if err := h.Healthy(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNodeOutside: nobody names a process of the host or of another container, not even
+// root in the host's own namespace, and not where the configuration says any.
+func TestNodeOutside(t *testing.T) {
+	h := newHost(t)
+	a, b := h.serve("a", nil), h.serve("b", func(c *Config) { c.Access = AccessAny })
+	victim := a.start("send READY=1; wait")
+	pid := b.start("wait")
+	b.run(false, fmt.Sprintf(`send MAINPID=%d\nSTATUS=said; barrier`, victim)).Wait()
+	s := b.until("it is heard", func(s *lifecycle.Snapshot) bool { return s.Status == "said" })
+	if s.Main.PID != pid || s.Facts.Dropped["bad-MAINPID"] != 1 {
+		t.Errorf("main process %v, want %d and not %d; %v", s.Main, pid, victim, s.Facts.Dropped)
+	}
+}
+
+// TestNodeSearches: a container cannot have the host's processes looked through as often
+// as it likes.
+func TestNodeSearches(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	mark := filepath.Join(t.TempDir(), "mark")
+	pid := a.start("await " + mark + "; " + strings.Repeat("send MAINPID=4711; ", 100) + "send STATUS=said; wait")
+	blind := procBut(t, pid, "ns") // as without CAP_SYS_PTRACE
+	began := time.Now()
+	var looks int
+	a.Service.mu.Lock()
+	among := a.dep.Among
+	a.dep.FS = blind
+	a.dep.Among = func() ([]int, error) {
+		pids, err := among()
+		if err == nil {
+			looks++
+		}
+		return pids, err
+	}
+	a.Service.mu.Unlock()
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := a.until("all is said", func(s *lifecycle.Snapshot) bool { return s.Status == "said" })
+	a.Service.mu.Lock()
+	defer a.Service.mu.Unlock()
+	if most := searchBurst + 2 + int(time.Since(began)/searchEvery); looks == 0 || looks > most || s.Facts.Dropped["bad-MAINPID"] != 100 {
+		t.Errorf("looked %d times, at most %d; %v", looks, most, s.Facts.Dropped)
+	}
+}
+
+// TestNodeLetters: what is kept of a container that is not known yet is bounded, and
+// waits while nobody can tell whose it is.
+func TestNodeLetters(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	h.Connected(false)
+	before := descriptors(t)
+	cmd := a.run(true, `flood FDSTORE=1; flood FDSTORE=1; send READY=1; wait`)
+	kept := func(n int) func() bool {
+		return func() bool {
+			h.hearing.Lock()
+			defer h.hearing.Unlock()
+			return len(h.letters) == n
+		}
+	}
+	h.eventually("all is kept", kept(3))
+	h.eventually("what came with it is not", func() bool { return descriptors(t) < before+100 })
+	age := func() {
+		h.hearing.Lock()
+		for i := range h.letters {
+			h.letters[i].at = h.letters[i].at.Add(-letterAge)
+		}
+		h.hearing.Unlock()
+		h.forget()
+	}
+	if age(); !kept(3)() {
+		t.Fatal("it is forgotten while nobody could claim it")
+	}
+	if h.Connected(true); !kept(3)() {
+		t.Fatal("it is forgotten at once")
+	}
+	if err := a.ctr.Started(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	a.phase(lifecycle.Ready)
+
+	b := h.serve("b", nil)
+	b.run(true, `send READY=1; wait`)
+	h.eventually("it is kept", kept(1))
+	if age(); !kept(0)() {
+		t.Error("nobody has claimed it, and it is kept")
+	}
+}
+
+// TestNodeNumberAlone: of who is known by a number alone nothing is believed where the
+// kernel could tell more.
+func TestNodeNumberAlone(t *testing.T) {
+	h := newHost(t)
+	if !h.ln.HasPidfd() {
+		t.Skip("missing SO_PASSPIDFD; it needs Linux 6.5")
+	}
+	a := h.serve("a", nil)
+	pid := a.start("wait")
+	p := &notify.Packet{From: notify.Sender{PID: pid}, Pidfd: -1}
+	if err := p.Message.Parse([]byte("READY=1")); err != nil {
+		t.Fatal(err)
+	}
+	h.hearing.Lock()
+	h.Packet(p)
+	h.hearing.Unlock()
+	if n := h.Unclaimed()["no-pidfd"]; n != 1 || a.ready() {
+		t.Errorf("dropped %d, ready %v", n, a.ready())
+	}
+}
+
+// TestNodeOutlived: while a container lives on, main processes of it may come and go.
+func TestNodeOutlived(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	dir := t.TempDir()
+	mark := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
+	var script strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&script, `spawn send MAINPID=$PID\nREADY=1|wait; join; await %s; `, mark(i))
+	}
+	a.start(script.String() + "wait")
+	few := 0
+	for i := range 30 {
+		a.phase(lifecycle.Ready)
+		if i == 3 {
+			few = runtime.NumGoroutine()
+		}
+		a.Kill(unix.SIGKILL)
+		a.phase(lifecycle.Gone)
+		if i < 29 {
+			if err := os.WriteFile(mark(i), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !a.Look().Facts.ContainerAlive {
+		t.Error("its container is not alive")
+	}
+	h.eventually("no goroutines are for those that have ended", func() bool { return runtime.NumGoroutine() < few+15 })
+}
+
+// TestNodeToldAgain: that a container runs is told again after each reconnect. A service
+// whose main process has ended is not alive for it.
+func TestNodeToldAgain(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	first := a.start(`spawn wait; send MAINPID=$CHILD\nREADY=1; wait`)
+	a.phase(lifecycle.Ready)
+	a.Kill(unix.SIGKILL)
+	a.phase(lifecycle.Gone)
+	if err := a.ctr.Started(first); err != nil {
+		t.Fatal(err)
+	}
+	if s := a.Look(); s.Phase != lifecycle.Gone || s.Respawns != 0 {
+		t.Errorf("%v, %d respawns", s.Phase, s.Respawns)
+	}
+}
+
+// TestNodeNames: however many containers have been named in the log, new ones are, too.
+func TestNodeNames(t *testing.T) {
+	h := newHost(t)
+	names := func(s string) func() bool {
+		return func() bool { return strings.Contains(h.log.String(), "cgroup="+s+"\n") }
+	}
+	for i := range strangersNamed + 50 {
+		h.drop(dropStranger, notify.Sender{PID: 1}, proc.Container{Cgroup: fmt.Sprint("c", i)})
+	}
+	h.eventually("the first is named", names("c0"))
+	h.Node.mu.Lock()
+	n := len(h.named)
+	h.renamed = h.renamed.Add(-2 * renameAfter)
+	h.Node.mu.Unlock()
+	h.drop(dropStranger, notify.Sender{PID: 1}, proc.Container{Cgroup: "late"})
+	h.eventually("so is the last", names("late"))
+	if n > strangersNamed || h.Unclaimed()[dropStranger] != strangersNamed+51 {
+		t.Errorf("%d names are kept; dropped: %v", n, h.Unclaimed())
+	}
+}
+
+// hanging is procfs, but who reads the command line of a process waits for answer.
+func hanging(t *testing.T, pid int) (fs proc.FS, answer func(string)) {
+	t.Helper()
+	fs = procBut(t, pid, "cmdline")
+	path := fmt.Sprintf("%s/%d/cmdline", fs, pid)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fs, func(s string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_RDWR, 0) // which waits for no reader
+		if err == nil {
+			_, err = f.WriteString(s)
+			f.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNodeCommandHangs: a process can have the reading of its command line take for ever.
+// Nobody waits for that, and it counts when it is read.
+func TestNodeCommandHangs(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", func(c *Config) { c.Process = regexp.MustCompile("^daemon$") })
+	pid := a.start("wait")
+	fs, answer := hanging(t, pid)
+	a.Service.mu.Lock()
+	a.dep.FS = fs
+	a.Service.mu.Unlock()
+	st, err := proc.Proc.Stat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { a.ctr.offer(st); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		answer("")
+		t.Fatal("it waits")
+	}
+	if s := a.Look(); s.Main != (lifecycle.ProcID{}) {
+		t.Fatalf("main process %v", s.Main)
+	}
+	answer("daemon\x00")
+	a.until("it is found", func(s *lifecycle.Snapshot) bool { return s.Main.PID == pid })
+	h.eventually("nothing hangs", func() bool {
+		answer("daemon\x00") // to who reads what is shown of it
+		return a.inside.reading.Load() == 0
+	})
+}
+
+// TestInsideHangs: as many reads may hang as there are threads for, and the wait for
+// them ends.
+func TestInsideHangs(t *testing.T) {
+	fs, answer := hanging(t, os.Getpid())
+	var in insides
+	for range 2 * insideMost {
+		if cmd, ok := in.cmdline(fs, os.Getpid(), time.Millisecond); ok {
+			t.Fatalf("it is %q", cmd)
+		}
+	}
+	if n := in.reading.Load(); n != insideMost {
+		t.Errorf("%d reads hang", n)
+	}
+	for end := time.Now().Add(30 * time.Second); in.reading.Load() > 0; {
+		answer("x\x00")
+		if time.Now().After(end) {
+			t.Fatal("some hang for good")
+		}
+	}
+	cmd, ok := in.cmdline(proc.Proc, os.Getpid(), time.Minute)
+	if !ok || cmd == "" {
+		t.Errorf("%q, %v", cmd, ok)
+	}
 }

@@ -35,6 +35,7 @@ const (
 	dropStranger  = "not-admitted" // the sender is not a process of the service
 	dropInvisible = "invisible"    // the sender's PID namespace is not visible from here
 	dropBarrier   = "barrier"      // BARRIER=1 with other lines, or not with one descriptor
+	dropNoPidfd   = "no-pidfd"     // on a node: there is nothing but the sender's number
 
 	dropNoDescriptor = "no-descriptor" // there is none left to hold the sender by
 )
@@ -179,6 +180,9 @@ func (s *Service) open(p *notify.Packet) (*proc.Handle, error) {
 		}
 		if !s.dep.Descriptors.Exhausted(err) {
 			return h, err
+		}
+		if s.tenant() {
+			return nil, err // whose the number is cannot be known
 		}
 		unix.Close(p.TakePidfd())
 	}
@@ -582,7 +586,7 @@ func (s *Service) mainPIDFD(p *notify.Packet) bool {
 		return false
 	}
 	q := s.meet(h.ID().PID, h)
-	if !s.isMember(q) && (s.access != AccessAny || p.From.UID != 0) {
+	if !s.isMember(q) && !s.outside(p.From.UID) {
 		s.bad("MAINPIDFD")
 		s.warn("mainpid", fmt.Sprintf("MAINPIDFD=1 is ignored: %v", errNotMember))
 		return false
@@ -599,11 +603,23 @@ func (s *Service) nameMain(p *person) bool {
 	return true
 }
 
+// outside reports whether a sender may name a process that is none of the service's:
+// root may, where access is any. On a node nobody may: the others there are strangers.
+func (s *Service) outside(uid uint32) bool {
+	return s.access == AccessAny && uid == 0 && !s.tenant()
+}
+
+// tenant reports whether the service is one of a node's, among strangers.
+func (s *Service) tenant() bool {
+	_, ok := s.dep.Scope.(*Tenant)
+	return ok
+}
+
 // named1 opens the process that a sender calls n, in the PID namespace where the
 // sender lives. It must live and be one of the service's; only root may name
 // another, and only where access is any.
 func (s *Service) named1(n int, who person, uid uint32) (*person, error) {
-	outside := s.access == AccessAny && uid == 0
+	outside := s.outside(uid)
 	if who.h != nil && n == who.home.Inner() { // itself, whoever has its number by now
 		p := s.find(who.id)
 		switch {
@@ -655,8 +671,7 @@ func (s *Service) recognised(p *person) bool {
 
 // inExec reports whether select.process cannot tell yet what p is.
 func (s *Service) inExec(p *person) bool {
-	_, node := s.dep.Scope.(*Tenant) // knows its processes without
-	if s.cfg.Process == nil || node || p.h.Ended() {
+	if s.cfg.Process == nil || s.tenant() || p.h.Ended() { // a node knows its processes without
 		return false
 	}
 	cmd, ok := s.inside.cmdline(s.dep.FS, p.id.PID, insideLong)
@@ -669,7 +684,7 @@ func (s *Service) called(n int, who person, outside bool) (*proc.Handle, error) 
 	may := func(pid int) bool { return outside || s.dep.Scope == nil || s.dep.Scope.Member(pid) }
 	switch {
 	case len(who.home.Names) > 1:
-		h, err := s.dep.FS.Called(who.home, who.h, n, may)
+		h, err := s.dep.FS.Called(who.home, who.h, n, may, s.dep.Among)
 		if errors.Is(err, proc.ErrGone) {
 			err = fmt.Errorf("no process of this service is called %d where process %d lives", n, who.id.PID)
 		}
@@ -678,7 +693,7 @@ func (s *Service) called(n int, who person, outside bool) (*proc.Handle, error) 
 		if n == who.id.PID {
 			return nil, proc.ErrGone
 		}
-		h, err := s.dep.FS.Anywhere(n, may)
+		h, err := s.dep.FS.Anywhere(n, may, s.dep.Among)
 		if err == nil && h.ID().PID != n {
 			h.Close()
 			err = errors.New("its sender has ended, and with it what it called a process")

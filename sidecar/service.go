@@ -32,15 +32,9 @@ import (
 	"github.com/podnotify/podnotify/stopwatch"
 )
 
-const (
-	// batch is how many datagrams the receiver applies before it lets others
-	// have the lock.
-	batch = 64
-	// backlog bounds what is drained before an end or a time-out is applied. It
-	// is more than any max_dgram_qlen in use, so all that was queued before is
-	// in it, and a flood cannot hold the end back.
-	backlog = 4096
-)
+// batch is how many datagrams the receiver applies before it lets others have the
+// lock.
+const batch = 64
 
 // Scope says which processes are a service's own.
 type Scope interface {
@@ -97,6 +91,9 @@ type Deps struct {
 	Hides string
 	// Descriptors remembers that they ran out; nil: nobody asks.
 	Descriptors *proc.Descriptors
+	// Among lists the processes to look at for one that is named by a number of another
+	// PID namespace; nil: all.
+	Among func() ([]int, error)
 	// CatchUp applies what is queued on a socket that the service shares with
 	// others, theirs too. It is called without the service's lock.
 	CatchUp func()
@@ -359,9 +356,14 @@ func (s *Service) hear() {
 	s.catchUp()
 }
 
-// catchUp applies what was said before something else happened. An error of the
-// socket is the receiver's to report.
-func (s *Service) catchUp() { _, _ = s.drain(backlog) }
+// catchUp applies what was said before something else happened, and not more: a flood
+// cannot hold the end of a process back. An error of the socket is the receiver's to
+// report.
+func (s *Service) catchUp() {
+	if s.ln != nil {
+		_, _ = s.drain(s.ln.Backlog())
+	}
+}
 
 // apply gives one event to the machine and takes note of what follows. The lock
 // is held.

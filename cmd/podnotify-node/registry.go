@@ -386,6 +386,7 @@ func (r *registry) Removed(k ctrd.Key) {
 
 // Connected implements ctrd.Handler.
 func (r *registry) Connected(yes bool, reason error) {
+	r.node.Connected(yes)
 	if !yes {
 		why := reason.Error()
 		if was := r.away.Swap(&why); was == nil || *was != why {

@@ -68,7 +68,8 @@ func (f FS) init(pid, depth int) ID {
 
 // Called opens the process that is called n where home is: what MAINPID=n means when
 // a process that lives there says it. Only those that may returns true for are
-// considered, and may is asked again once the process is held. of, if it is not nil,
+// considered, and may is asked again once the process is held; among lists who is looked
+// at where the kernel does not tell, all if it is nil. of, if it is not nil,
 // is who lives at home; while it lives, the kernel is asked first.
 //
 // The kernel tells (Linux 6.11, NS_GET_TGID_FROM_PIDNS) whoever may trace the process;
@@ -76,9 +77,9 @@ func (f FS) init(pid, depth int) ID {
 // in our own a number needs no translation.
 //
 // The error is ErrGone if nobody is called so, ErrUnclear if several are.
-func (f FS) Called(home Home, of *Handle, n int, may func(pid int) bool) (*Handle, error) {
+func (f FS) Called(home Home, of *Handle, n int, may func(pid int) bool, among func() ([]int, error)) (*Handle, error) {
 	for range 8 { // it fails again only if numbers pass on as fast as we look
-		h, err := f.called(home, of, n, may)
+		h, err := f.called(home, of, n, may, among)
 		if err != errMoved {
 			return h, err
 		}
@@ -89,13 +90,13 @@ func (f FS) Called(home Home, of *Handle, n int, may func(pid int) bool) (*Handl
 // errMoved says that a number passed on while it was looked at.
 var errMoved = errors.New("the number has passed on")
 
-func (f FS) called(home Home, of *Handle, n int, may func(pid int) bool) (*Handle, error) {
+func (f FS) called(home Home, of *Handle, n int, may func(pid int) bool, among func() ([]int, error)) (*Handle, error) {
 	ask := f.namespace(of)
 	defer ask.close()
 	pid, told := ask.called(n)
 	if !told {
 		var err error
-		if pid, err = f.search(home, n, may); err != nil {
+		if pid, err = f.search(home, n, may, among); err != nil {
 			return nil, err
 		}
 	}
@@ -128,9 +129,16 @@ func (f FS) called(home Home, of *Handle, n int, may func(pid int) bool) (*Handl
 	return h, nil
 }
 
+func (f FS) among(among func() ([]int, error)) ([]int, error) {
+	if among == nil {
+		return f.Pids()
+	}
+	return among()
+}
+
 // search looks at every process for the one called n at home.
-func (f FS) search(home Home, n int, may func(pid int) bool) (int, error) {
-	pids, err := f.Pids()
+func (f FS) search(home Home, n int, may func(pid int) bool, among func() ([]int, error)) (int, error) {
+	pids, err := f.among(among)
 	if err != nil {
 		return 0, err
 	}
@@ -170,10 +178,10 @@ func (f FS) lives(home Home, pid, n int) (same, known bool) {
 }
 
 // Anywhere opens the only process that is called n in any PID namespace, of those that
-// may returns true for. It is for a number whose speaker is gone, so that nobody can
+// may returns true for, and of those that among lists, as for [FS.Called]. It is for a number whose speaker is gone, so that nobody can
 // tell where he lived. The error is ErrGone or ErrUnclear.
-func (f FS) Anywhere(n int, may func(pid int) bool) (*Handle, error) {
-	pids, err := f.Pids()
+func (f FS) Anywhere(n int, may func(pid int) bool, among func() ([]int, error)) (*Handle, error) {
+	pids, err := f.among(among)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func translate(q question) (int, string) {
 		return 0, err.Error()
 	}
 	defer of.Close()
-	h, err := Proc.Called(home, of, q.N, nil)
+	h, err := Proc.Called(home, of, q.N, nil, nil)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -207,16 +207,16 @@ func TestCalledFromOutside(t *testing.T) {
 		t.Fatalf("the guest's home is %v, %v", home, err)
 	}
 	all := func(pid int) bool { return pid == first || pid == twin }
-	if h, err := Proc.Called(home, nil, 1, all); !errors.Is(err, ErrUnclear) {
+	if h, err := Proc.Called(home, nil, 1, all, nil); !errors.Is(err, ErrUnclear) {
 		t.Errorf("of two processes 1 it takes %v, %v", h, err)
 	}
-	h, err := Proc.Called(home, nil, 1, func(pid int) bool { return pid == first })
+	h, err := Proc.Called(home, nil, 1, func(pid int) bool { return pid == first }, nil)
 	if err != nil || h.ID().PID != first {
 		t.Fatalf("of one process 1 it takes %v, %v", h, err)
 	}
 	h.Close()
 	of := open(t, guest) // and the kernel knows
-	h, err = Proc.Called(home, of, 1, all)
+	h, err = Proc.Called(home, of, 1, all, nil)
 	if err != nil || h.ID().PID != first {
 		t.Fatalf("the kernel says %v, %v", h, err)
 	}
@@ -232,13 +232,13 @@ func TestAnywhere(t *testing.T) {
 	among := func(pids ...int) func(int) bool {
 		return func(pid int) bool { return slices.Contains(pids, pid) }
 	}
-	if _, err := Proc.Anywhere(1, among(first, below)); !errors.Is(err, ErrUnclear) {
+	if _, err := Proc.Anywhere(1, among(first, below), nil); !errors.Is(err, ErrUnclear) {
 		t.Errorf("of two: %v", err)
 	}
-	if _, err := Proc.Anywhere(1, among(child)); !errors.Is(err, ErrGone) {
+	if _, err := Proc.Anywhere(1, among(child), nil); !errors.Is(err, ErrGone) {
 		t.Errorf("of none: %v", err)
 	}
-	h, err := Proc.Anywhere(1, among(first, child))
+	h, err := Proc.Anywhere(1, among(first, child), nil)
 	if err != nil || h.ID().PID != first {
 		t.Fatalf("of one: %v, %v", h, err)
 	}
