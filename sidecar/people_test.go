@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,20 +69,47 @@ func TestRecallHoldsNobody(t *testing.T) {
 	if cmd := k.Command(main); main.PID != pid || cmd != "" {
 		t.Fatalf("main process %v, %q; want %d, not read yet", main, cmd, pid)
 	}
-	for _, name := range []string{"environ", "cmdline"} {
-		if err := os.WriteFile(filepath.Join(own, name), []byte("UPSTART_JOB=d\x00x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(own, "environ"), []byte("UPSTART_JOB=d\x00x"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); !strings.HasPrefix(k.Command(main), "UPSTART_JOB=d"); time.Sleep(time.Millisecond) {
+	asked := make(chan struct{})
+	var answers sync.WaitGroup
+	answers.Go(func() { // each reading anew
+		for {
+			select {
+			case <-asked:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			f, err := os.OpenFile(filepath.Join(own, "cmdline"), os.O_RDWR, 0) // which waits for no reader
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			f.WriteString("daemon\x00")
+			f.Close()
+		}
+	})
+	for end := time.Now().Add(30 * time.Second); !strings.HasPrefix(k.Command(main), "daemon"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the command line is not read")
+			t.Error("the command line is not read")
+			break
 		}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.owes {
-		t.Error("UPSTART_JOB was not seen")
+	for k.command.Load() != nil { // nor is it read any more
+		time.Sleep(time.Millisecond)
+	}
+	close(asked)
+	answers.Wait()
+	owes := func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.owes
+	}
+	for end := time.Now().Add(30 * time.Second); !owes(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("UPSTART_JOB was not seen")
+		}
 	}
 }
 
