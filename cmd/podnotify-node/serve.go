@@ -43,9 +43,10 @@ func newServe(a *app) *cobra.Command {
 		Short: "Serve the containers of this host (default)",
 		Long: `Serve every container of containerd that asks for it, by an annotation
 podnotify.io/CONTAINER.KEY of its pod or a label podnotify.io/KEY of its own. All of
-them speak to the socket RUN-DIR/node/notify. Mount the directory RUN-DIR/node into
-them, read-only, at /run/podnotify for instance, and set NOTIFY_SOCKET to the socket
-as they see it: /run/podnotify/notify.
+them speak to the socket RUN-DIR/node/notify; RUN-DIR is /run/podnotify unless
+--run-dir says otherwise. Mount the directory RUN-DIR/node into them, read-only, at
+/run/podnotify for instance, and set NOTIFY_SOCKET to the socket as they see it:
+/run/podnotify/notify.
 
 It runs as root on the host, in its PID and network namespace, with CAP_KILL and
 containerd's socket. By default every interface of the host answers, command lines and

@@ -610,6 +610,45 @@ func TestRespawnResumed(t *testing.T) {
 	}
 }
 
+// TestReadme does with a plain container what examples/node/README.md says, word by word.
+func TestReadme(t *testing.T) {
+	h := newHost(t)
+	curl := machine.Need(t, "curl", "curl")
+	b, err := os.ReadFile("../../../examples/node/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where both are on every other machine, and where ctr looks.
+	h.Machine.Output(t, "sh", "-c", "mkdir -p /run/podnotify /run/containerd && mount --bind "+h.run+" /run/podnotify && touch /run/containerd/containerd.sock && mount --bind "+
+		h.containerd.Address+" /run/containerd/containerd.sock")
+	said := map[string]string{}
+	_, text, _ := strings.Cut(string(b), "## Plain containers")
+	text, _, _ = strings.Cut(text, "\n## ")
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
+		command, is := strings.CutPrefix(line, "    ")
+		verb, _, _ := strings.Cut(command, " ")
+		switch {
+		case !is, verb == "install", verb == "systemctl":
+			continue
+		case verb == "ctr":
+			command = strings.Replace(strings.Replace(command, "ctr run -d", "ctr --namespace "+space+" run -d --null-io --cgroup "+filepath.Join(h.Cgroup, "redis"), 1), "IMAGE", daemons, 1)
+		case verb == "curl":
+			command = strings.Replace(command, "curl", curl+" -sS --retry 60 --retry-all-errors --retry-delay 1 -f", 1)
+		case verb == "podnotify-node":
+			command = filepath.Join(h.Dir, command)
+		}
+		out, err := h.Command(t.Context(), "sh", "-c", command)
+		if err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		t.Logf("%s%s", command, out)
+		said[verb] += out
+	}
+	if said["curl"] != "ok" || !strings.Contains(said["podnotify-node"], "redis") {
+		t.Errorf("it says %q", said)
+	}
+}
+
 // TestPod: a pod whose containers share nothing with podnotify-node, nor with each
 // other, as they are by default.
 func TestPod(t *testing.T) {
