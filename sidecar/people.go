@@ -138,10 +138,11 @@ func (s *Service) Spare() {
 // spare gives up somebody for a descriptor, and reports whether there was anybody.
 func (s *Service) spare() bool {
 	p := s.idle()
-	if p != nil {
-		s.drop(p)
+	if p == nil || p.used == s.clock { // it is spoken with
+		return false
 	}
-	return p != nil
+	s.drop(p)
+	return true
 }
 
 func (s *Service) dropOldest() {

@@ -249,7 +249,11 @@ func (s *Service) admits(q *person, p *notify.Packet) bool {
 		return true
 	}
 	if !s.isMember(q) {
-		if q.generation == 0 { // dead before it could be judged
+		switch {
+		case q.generation == 0 && !s.ending(q):
+			s.drop1(dropNoDescriptor, p.From) // who it is cannot be looked up
+			return false
+		case q.generation == 0: // dead before it could be judged
 			return s.admitsDead(q.h, p)
 		}
 		s.drop1(dropStranger, p.From)
@@ -262,12 +266,27 @@ func (s *Service) admits(q *person, p *notify.Packet) bool {
 // Of one that has ended nothing can be found out any more: what was known holds.
 func (s *Service) isMember(q *person) bool {
 	if g := s.generation(); q.generation != g {
-		member := s.dep.Scope == nil || s.dep.Scope.Member(q.id.PID)
-		if member || !s.ending(q) {
+		member, known := s.judge(q)
+		if member || known && !s.ending(q) {
 			q.member, q.generation = member, g
 		}
 	}
 	return q.member
+}
+
+// judge asks the scope. It is not known what it says if it could not look for want of a
+// descriptor, and nobody was left to be given up for one.
+func (s *Service) judge(q *person) (member, known bool) {
+	for s.dep.Scope != nil {
+		before := s.dep.Descriptors.Times()
+		switch member = s.dep.Scope.Member(q.id.PID); {
+		case member, s.dep.Descriptors.Times() == before:
+			return member, true
+		case !s.spare():
+			return false, false
+		}
+	}
+	return true, true
 }
 
 // ending reports whether a process has ended or is about to: then what it is does

@@ -629,7 +629,8 @@ func (sc *scope) entry(pid int) (int, bool) {
 	case !bounded:
 		return entry, entry != 0
 	}
-	if theirs, err := w.fs.Container(pid); err != nil || !c.Holds(theirs) {
+	theirs, err := w.fs.Container(pid)
+	if w.scarce.Exhausted(err) || err != nil || !c.Holds(theirs) {
 		return 0, false
 	}
 	first := w.first(c.Cgroup)
@@ -650,7 +651,7 @@ func (sc *scope) climb(pid int) (root proc.Stat, entry int) {
 	w := sc.w
 	st, err := w.fs.Stat(pid)
 	for range 1024 {
-		if err != nil || st.Kernel() {
+		if w.scarce.Exhausted(err) || err != nil || st.Kernel() {
 			break
 		}
 		if sc.matches(st.PID) {

@@ -16,6 +16,7 @@ import (
 type Descriptors struct {
 	log     *slog.Logger
 	trouble atomic.Pointer[string]
+	times   atomic.Uint64
 	over    *time.Timer
 }
 
@@ -43,6 +44,7 @@ func (d *Descriptors) Exhausted(err error) bool {
 	if d == nil {
 		return true
 	}
+	d.times.Add(1)
 	d.over.Reset(calm)
 	if d.trouble.Load() != nil {
 		return true
@@ -55,6 +57,14 @@ func (d *Descriptors) Exhausted(err error) bool {
 		d.log.Warn(text)
 	}
 	return true
+}
+
+// Times counts what could not be done for want of a descriptor.
+func (d *Descriptors) Times() uint64 {
+	if d == nil {
+		return 0
+	}
+	return d.times.Load()
 }
 
 // Trouble is what is wrong, nil if nothing is. The pointer changes whenever that does.
