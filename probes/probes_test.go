@@ -2,6 +2,7 @@ package probes
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -293,6 +294,17 @@ func TestNames(t *testing.T) {
 		t.Errorf("%d %q", code, body)
 	}
 	if code, body, _ := ask(h, "GET", "/readyz/shop"); code != 404 || body != "no service \"shop\"; there is shop/web-0/app\n" {
+		t.Errorf("%d %q", code, body)
+	}
+}
+
+// TestNamesShown: a message does not name all of many services.
+func TestNamesShown(t *testing.T) {
+	var many []Source
+	for i := range namesShown + 5 {
+		many = append(many, newFake(fmt.Sprintf("service-%d", i), ready()))
+	}
+	if code, body, _ := ask(handlerOf(many...), "GET", "/readyz/x"); code != 404 || strings.Count(body, "service-") != namesShown || !strings.HasSuffix(body, "and 5 more\n") {
 		t.Errorf("%d %q", code, body)
 	}
 }

@@ -3,10 +3,12 @@ package sidecar
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/podnotify/podnotify/internal/proc"
 	"github.com/podnotify/podnotify/notify"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
@@ -59,5 +61,37 @@ func TestUnknownKeysBounded(t *testing.T) {
 	}
 	if len(kept) > unknownKept+1 || sum != 20*unknownKept {
 		t.Errorf("%d names, %d in all: %v", len(kept), sum, kept)
+	}
+}
+
+// TestStrangersBounded: each sender that is not heard is named once, and not all of them.
+func TestStrangersBounded(t *testing.T) {
+	log := &logBuffer{}
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{Log: slog.New(slog.NewTextHandler(log, nil))})
+	for i := range 10 * strangersNamed {
+		s.Dropped(notify.DropNUL, notify.Sender{PID: 1<<30 + i/2}) // no such processes
+	}
+	if s.dropped["nul"] != 10*strangersNamed {
+		t.Errorf("counted %d", s.dropped["nul"])
+	}
+	s.Close()
+	if n := strings.Count(log.String(), "datagram dropped"); n != strangersNamed {
+		t.Errorf("%d are named", n)
+	}
+}
+
+// TestPeopleBounded: however many processes speak, few are held.
+func TestPeopleBounded(t *testing.T) {
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{})
+	defer s.Close()
+	for i := range 3 * peopleKept {
+		h, err := proc.Proc.Open(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.meet(-i-1, h)
+	}
+	if len(s.people) != peopleKept || s.people[-3*peopleKept] == nil || s.people[-1] != nil {
+		t.Errorf("%d are held", len(s.people))
 	}
 }

@@ -62,9 +62,9 @@ func TestForgedCredentials(t *testing.T) {
 	}
 }
 
-// TestMainPIDOfOthers: no process but one of the service becomes its main process, and so
+// TestMainPIDOfStrangers: no process but one of the service becomes its main process, and so
 // none else is ever signalled.
-func TestMainPIDOfOthers(t *testing.T) {
+func TestMainPIDOfStrangers(t *testing.T) {
 	n, d := pair(t, nil)
 	other := n.speaker("other")
 	other.say("READY=1")
