@@ -19,9 +19,10 @@ const straysMost = 1024
 var strays struct {
 	waiting atomic.Int32 // len(queue), for those who only look
 
-	mu      sync.Mutex
-	queue   []int
-	closers int
+	mu       sync.Mutex
+	queue    []int
+	closers  int
+	refusing []*receiver
 }
 
 // Dismiss closes a descriptor that somebody else has sent, and waits for nothing.
@@ -78,20 +79,36 @@ func nextStray() (fd int, ok bool) {
 	fd = strays.queue[0]
 	strays.queue = strays.queue[1:]
 	strays.waiting.Store(int32(len(strays.queue)))
+	if len(strays.queue) == straysMost/2 {
+		for _, r := range strays.refusing { // nobody could send what would have them look
+			r.refuses.Store(false)
+			r.takeRights(1)
+		}
+		strays.refusing = nil
+	}
 	return fd, true
 }
 
 // ration has the kernel refuse datagrams with descriptors (EPERM for the sender) while
 // too many wait to be closed, or one sender could use up the numbers of open files,
 // and with them everybody's pidfds. Plain datagrams are heard as ever.
-func (r *receiver) ration(socket uintptr) {
-	n := strays.waiting.Load()
-	if full := n > straysMost; full != r.full && (full || n <= straysMost/2) {
-		r.full = full
-		take := 1
-		if full {
-			take = 0
-		}
-		_ = unix.SetsockoptInt(int(socket), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, take) // Linux before 6.16 does not know it
+func (r *receiver) ration() {
+	if strays.waiting.Load() <= straysMost || r.refuses.Load() {
+		return
 	}
+	strays.mu.Lock()
+	defer strays.mu.Unlock()
+	if len(strays.queue) <= straysMost {
+		return
+	}
+	r.refuses.Store(true)
+	r.takeRights(0)
+	strays.refusing = append(strays.refusing, r)
+}
+
+// takeRights sets SO_PASSRIGHTS. Linux before 6.16 does not know it.
+func (r *receiver) takeRights(yes int) {
+	_ = r.conn.Control(func(fd uintptr) { // an error: it is closed
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, yes)
+	})
 }

@@ -108,6 +108,7 @@ func listen(c Config) (*Listener, error) {
 		l.Close()
 		return nil, err
 	}
+	l.receiver.conn = l.raw
 	return l, nil
 }
 

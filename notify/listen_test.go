@@ -462,9 +462,7 @@ func TestLingeringDescriptors(t *testing.T) {
 	free()
 	eventually(t, "all closed", func() bool { return strays.waiting.Load() == 0 })
 
-	// Who sends descriptors is heard again, from the next datagram of anybody on.
-	sendRaw(t, l.Env(), []byte("READY=1"))
-	drainAll(t, l, &recorder{})
+	// Who sends descriptors is heard again, whoever has sent anything meanwhile.
 	in, out := pipe(t)
 	sendRaw(t, l.Env(), []byte("BARRIER=1"), int(out.Fd()))
 	out.Close()

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -121,8 +123,9 @@ type receiver struct {
 	errno   unix.Errno
 	*buffer
 
-	drain func(fd uintptr) // receiver.receive, bound once
-	full  bool             // descriptors are refused, see ration
+	drain   func(fd uintptr) // receiver.receive, bound once
+	conn    syscall.RawConn  // of takeRights
+	refuses atomic.Bool      // descriptors, see ration
 }
 
 // buffer is what every datagram is received into. A Listener has one only while it
@@ -180,7 +183,7 @@ func (l *Listener) Drain(h Handler, max int) (n int, again bool, err error) {
 // receive is Drain with the descriptor at hand.
 func (r *receiver) receive(fd uintptr) {
 	for ; r.n < r.max; r.n++ {
-		r.ration(fd)
+		r.ration()
 		r.msg.SetControllen(int(unsafe.Sizeof(r.control)))
 		r.msg.Flags = 0
 		// Raw: the call does not block, so the scheduler need not hear of it. Telling it

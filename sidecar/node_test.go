@@ -689,3 +689,21 @@ func TestInsideHangs(t *testing.T) {
 		t.Errorf("%q, %v", cmd, ok)
 	}
 }
+
+// TestNodeLettersBounded: nobody can have datagrams kept without end.
+func TestNodeLettersBounded(t *testing.T) {
+	h := newHost(t)
+	h.hearing.Lock()
+	defer h.hearing.Unlock()
+	for i := range 2 * lettersEach {
+		if kept := h.keep(&notify.Packet{Pidfd: -1}, proc.Container{Cgroup: "/one"}); kept != (i < lettersEach) {
+			t.Fatalf("datagram %d of one container is kept: %v", i, kept)
+		}
+	}
+	for i := range 2 * lettersKept {
+		kept := h.keep(&notify.Packet{Pidfd: -1}, proc.Container{Cgroup: fmt.Sprintf("/%d", i)})
+		if kept != (i < lettersKept-lettersEach) {
+			t.Fatalf("datagram %d of all is kept: %v", i, kept)
+		}
+	}
+}

@@ -154,6 +154,27 @@ func TestDescriptorBomb(t *testing.T) {
 	}
 }
 
+// TestClosingTakesAnHour: a descriptor can be one whose close(2) takes as long as its
+// sender likes, and there can be many. Neither what is said later nor an answer waits.
+func TestClosingTakesAnHour(t *testing.T) {
+	n, d := pair(t, nil)
+	for _, data := range []string{"X=1", "FDSTORE=1", "MAINPIDFD=1", "BARRIER=1", "BARRIER=1\nX=1", strings.Repeat("x", 5000)} {
+		for _, x := range []*actor{d, n.actor(stranger, "speak", "nobody", "victim")} {
+			for _, times := range []int{1, 8} {
+				if err := x.do(deed{Data: data, FDs: []string{"linger"}, Times: times}); err != nil {
+					t.Fatalf("%q: %v", data, err)
+				}
+				unmoved(t, n, d)
+			}
+		}
+	}
+	peerOf(t, n, "other")
+	n.expect("/healthz", 200)
+	n.light(n.weigh())
+	d.say("STOPPING=1")
+	n.expect("/readyz/victim", 503)
+}
+
 // TestWithdrawn: a process of podnotify's own uid, in the same PID namespace, reaches
 // neither its files nor its memory nor its descriptors.
 func TestWithdrawn(t *testing.T) {
