@@ -161,8 +161,15 @@ func TestClosingTakesAnHour(t *testing.T) {
 	for _, data := range []string{"X=1", "FDSTORE=1", "MAINPIDFD=1", "BARRIER=1", "BARRIER=1\nX=1", strings.Repeat("x", 5000)} {
 		for _, x := range []*actor{d, n.actor(stranger, "speak", "nobody", "victim")} {
 			for _, times := range []int{1, 8} {
-				if err := x.do(deed{Data: data, FDs: []string{"linger"}, Times: times}); err != nil {
+				// The last close of it is to be podnotify's.
+				n.signal(unix.SIGSTOP)
+				err := x.do(deed{Data: data, FDs: []string{"linger"}, Times: times, Quick: true})
+				n.signal(unix.SIGCONT)
+				if err != nil {
 					t.Fatalf("%q: %v", data, err)
+				}
+				if err := x.do(deed{}); err != nil {
+					t.Fatalf("after %q: %v", data, err)
 				}
 				unmoved(t, n, d)
 			}
