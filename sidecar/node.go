@@ -49,6 +49,7 @@ type Node struct {
 	since   uint64 // when the socket was bound, clock ticks since boot
 	sampler *stopwatch.Sampler
 	newest  *proc.Newest
+	unified string // where cgroups are mounted; empty: not here
 
 	// hearing is held while datagrams are applied, and while it changes whose they
 	// are. It is taken before any service's lock.
@@ -160,6 +161,7 @@ func NewNode(fs proc.FS, address string, mode fs.FileMode, log *slog.Logger) (*N
 	if n.newest, err = fs.Newest(); err != nil {
 		return nil, err
 	}
+	n.unified = fs.Unified()
 	if n.ln, err = notify.Listen(notify.Config{Address: address, Mode: mode}); err != nil {
 		n.newest.Close()
 		return nil, err
@@ -835,10 +837,12 @@ const (
 var errOften = errors.New("this container has had processes looked for by their numbers too often; it may once a second")
 
 // among lists the processes to look at for one that the container calls by a number.
-// All others wait to be heard meanwhile, so it may not ask for that as often as it likes.
+// All others wait to be heard meanwhile, so it may not ask for that as often as it likes,
+// and where that can be told only its own processes are looked at.
 func (t *Tenant) among() ([]int, error) {
 	now := time.Now()
 	t.mu.Lock()
+	ctr := t.ctr
 	if free := now.Add(-searchBurst * searchEvery); t.spent.Before(free) {
 		t.spent = free
 	}
@@ -849,6 +853,9 @@ func (t *Tenant) among() ([]int, error) {
 	t.mu.Unlock()
 	if often {
 		return nil, errOften
+	}
+	if pids, err := ctr.Processes(t.node.unified); err == nil {
+		return pids, nil
 	}
 	return t.node.fs.Pids()
 }

@@ -1,8 +1,13 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -72,6 +77,65 @@ func (c Container) Holds(other Container) bool {
 		}
 	}
 	return true
+}
+
+// Unified is where the unified hierarchy of cgroups (version 2) is mounted whole, or as
+// much of it as our cgroup namespace shows. It is empty where it is not.
+func (f FS) Unified() string {
+	b, err := f.read(os.Getpid(), "mountinfo")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		// 36 35 0:30 / /sys/fs/cgroup options ... - cgroup2 source options; proc_pid_mountinfo(5)
+		mount, super, _ := strings.Cut(line, " - ")
+		if at := strings.Fields(mount); len(at) > 4 && at[3] == "/" && strings.HasPrefix(super, "cgroup2 ") {
+			return at[4]
+		}
+	}
+	return ""
+}
+
+// cgroupsMost bounds in how many cgroups below a container's processes are looked for:
+// a container may have the right to make them.
+const cgroupsMost = 256
+
+var errCgroup = errors.New("the container's cgroups cannot be read")
+
+// Processes lists the processes of the container, and maybe others, by its cgroup in the
+// unified hierarchy, which is mounted at unified, see [FS.Unified]. Where that does not
+// tell, or there are too many cgroups below, it is an error: then look at all processes.
+func (c Container) Processes(unified string) ([]int, error) {
+	lines := strings.Split(c.Cgroup, "\n")
+	i := slices.IndexFunc(lines, func(s string) bool { return strings.HasPrefix(s, ":/") })
+	if unified == "" || i < 0 {
+		return nil, errCgroup
+	}
+	path := lines[i][len(":/"):]
+	if up, down := climb(path); up > 0 || down == "" {
+		return nil, errCgroup // outside of what is mounted, or all of it
+	}
+	var pids []int
+	cgroups := 0
+	err := filepath.WalkDir(filepath.Join(unified, path), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		if cgroups++; cgroups > cgroupsMost {
+			return errCgroup
+		}
+		b, err := readAll(filepath.Join(path, "cgroup.procs"), maxFile)
+		for line := range strings.Lines(string(b)) {
+			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 { // 0: not visible from here
+				pids = append(pids, pid)
+			}
+		}
+		return err
+	})
+	return pids, err
 }
 
 // below reports whether the cgroup at path is the one at top or below it. Both

@@ -2,6 +2,9 @@ package proc
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -53,6 +56,64 @@ func TestHolds(t *testing.T) {
 	liar := Container{Cgroup: ":/../x", Name: "redis", Instance: "1a", Pod: "u"}
 	if !redis.Holds(redis) || redis.Holds(nginx) || redis.Holds(again) || !redis.Holds(plain) || redis.Holds(liar) {
 		t.Error("the instance may only refuse, and must where the cgroup does not tell")
+	}
+}
+
+// TestProcesses: a container's processes, those in cgroups that it has made, too.
+func TestProcesses(t *testing.T) {
+	unified := Proc.Unified()
+	if unified == "" {
+		t.Skip("missing a cgroup file system of version 2; mount one")
+	}
+	dir := filepath.Join(unified, "podnotify-test-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skip("missing the right to make a cgroup; run as root: ", err)
+	}
+	below := filepath.Join(dir, "below")
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, d := range []string{below, dir} {
+			eventually(t, "the cgroup is empty", func() bool { return os.Remove(d) == nil })
+		}
+	})
+	var want []int
+	for _, d := range []string{dir, below} {
+		c := start(t, "sit")
+		if err := os.WriteFile(filepath.Join(d, "cgroup.procs"), []byte(strconv.Itoa(c.pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, c.pid)
+	}
+	c, err := Proc.Cgroup(want[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := c.Processes(unified); err != nil || !slices.Equal(pids, want) {
+		t.Errorf("%v, %v; want %v", pids, err, want)
+	}
+	for i := range cgroupsMost {
+		d := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(d)
+	}
+	for name, c := range map[string]Container{
+		"too many":     c,
+		"out of sight": {Cgroup: ":/../x"},
+		"version 1":    {Cgroup: "cpu:/"},
+		"the root":     {Cgroup: ":/"},
+		"is no more":   {Cgroup: ":/podnotify-test-is-no-more"},
+		"none":         {},
+	} {
+		if pids, err := c.Processes(unified); err == nil {
+			t.Errorf("%s: %v", name, pids)
+		}
+	}
+	if pids, err := c.Processes(""); err == nil {
+		t.Errorf("not mounted: %v", pids)
 	}
 }
 
