@@ -36,6 +36,7 @@ type registry struct {
 	node   *sidecar.Node
 	dir    *rundir.Dir
 	state  *journal.Dir
+	scarce *proc.Descriptors
 	client *ctrd.Client
 	log    *slog.Logger
 	ctx    context.Context // ends with the program
@@ -96,7 +97,7 @@ var labelNames = []string{"namespace", "pod", "container"}
 
 func newRegistry(ctx context.Context, node *sidecar.Node, dir *rundir.Dir, state *journal.Dir, client *ctrd.Client, log *slog.Logger) *registry {
 	r := &registry{
-		node: node, dir: dir, state: state, client: client, log: log, ctx: ctx,
+		node: node, dir: dir, state: state, scarce: proc.NewDescriptors(log), client: client, log: log, ctx: ctx,
 		keys: map[ctrd.Key]*container{}, pods: map[string]*container{}, ids: map[string][]*container{},
 	}
 	r.away.Store(new("containerd was not asked yet"))
@@ -182,7 +183,7 @@ func (r *registry) add(c ctrd.Container) error {
 	if wrong == nil {
 		n.file = r.state.File(stateName(c))
 	}
-	t, err := r.node.Add(cfg, sidecar.Deps{Log: r.log, Journal: n.file, Start: func() { r.respawn(n) }})
+	t, err := r.node.Add(cfg, sidecar.Deps{Log: r.log, Journal: n.file, Descriptors: r.scarce, Start: func() { r.respawn(n) }})
 	if err != nil {
 		n.end()
 		return err
@@ -493,7 +494,7 @@ func (r *registry) measured() []metrics.Source { return list[metrics.Source](r) 
 
 // degraded names our own troubles, which fail no probe.
 func (r *registry) degraded() map[string]bool {
-	return map[string]bool{"state": r.state.Trouble() != nil, "containerd": r.away.Load() != nil}
+	return map[string]bool{"state": r.state.Trouble() != nil, "descriptors": r.scarce.Trouble() != nil, "containerd": r.away.Load() != nil}
 }
 
 // healthy reports why we cannot hear. That containerd does not answer is no reason:

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/podnotify/podnotify/internal/ctrd"
 	"github.com/podnotify/podnotify/internal/journal"
 	"github.com/podnotify/podnotify/internal/proc"
@@ -197,4 +199,15 @@ func get(t *testing.T, h http.Handler, path string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 	return w
+}
+
+// TestDescriptorsRunOut: who asks is told, while it lasts.
+func TestDescriptorsRunOut(t *testing.T) {
+	r := registered(t, "/none")
+	if r.degraded()["descriptors"] {
+		t.Error("at first")
+	}
+	if !r.scarce.Exhausted(unix.EMFILE) || !r.degraded()["descriptors"] {
+		t.Error("podnotify_degraded does not say so")
+	}
 }

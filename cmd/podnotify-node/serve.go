@@ -126,7 +126,7 @@ func serve(ctx context.Context, cfg config.NodeConfig, log *slog.Logger) error {
 	g.Go(func() error { return node.Run(ctx) })
 	g.Go(func() error { client.Watch(ctx, r); return nil })
 	g.Go(func() error {
-		err := server.Serve(probes.Limit(port, maxConnections, nil))
+		err := server.Serve(probes.Limit(port, maxConnections, r.scarce.Exhausted))
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
