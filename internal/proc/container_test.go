@@ -102,7 +102,7 @@ func TestProcesses(t *testing.T) {
 	}
 	for name, c := range map[string]Container{
 		"too many":     c,
-		"out of sight": {Cgroup: ":/../x"},
+		"out of sight": {Cgroup: ":/../" + filepath.Base(unified) + "/" + filepath.Base(dir) + "/below"}, // another place, were it not for its name
 		"version 1":    {Cgroup: "cpu:/"},
 		"the root":     {Cgroup: ":/"},
 		"is no more":   {Cgroup: ":/podnotify-test-is-no-more"},
