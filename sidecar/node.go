@@ -563,20 +563,21 @@ func (t *Tenant) Remove() {
 }
 
 // Created tells which process is the container's first, before it becomes the daemon
-// or at any time later. From here on the container's words are the service's, those
-// that it said already first.
-func (t *Tenant) Created(pid int) error {
+// or at any time later: by more than its number, which may be another's by now. From here
+// on the container's words are the service's, those that it said already first.
+func (t *Tenant) Created(id proc.ID) error {
 	n := t.node
 	if t.refused.Load() {
 		return nil
 	}
-	h, err := n.fs.Open(pid)
+	pid := id.PID
+	h, err := n.fs.OpenID(id)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
 	t.mu.Lock()
-	known := t.entry == h.ID()
+	known := t.entry == id
 	t.mu.Unlock()
 	if known {
 		return nil
@@ -656,8 +657,8 @@ func (t *Tenant) bury() {
 
 // Started tells that the container's first process has become the daemon, or what
 // starts it: it is the main process until another is named.
-func (t *Tenant) Started(pid int) error {
-	if err := t.Created(pid); err != nil || t.refused.Load() {
+func (t *Tenant) Started(id proc.ID) error {
+	if err := t.Created(id); err != nil || t.refused.Load() {
 		return err
 	}
 	t.mu.Lock()
@@ -668,7 +669,7 @@ func (t *Tenant) Started(pid int) error {
 		return err
 	}
 	s := t.Service
-	st, err := s.dep.FS.Stat(pid)
+	st, err := s.dep.FS.Stat(id.PID)
 	early := err == nil && runtimes(st.Comm)
 	s.hear()
 	defer s.mu.Unlock()

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -113,7 +114,7 @@ func (l *lodger) run(below bool, script string, env ...string) *exec.Cmd {
 func (l *lodger) start(script string, env ...string) int {
 	l.Helper()
 	cmd := l.run(true, script, env...)
-	if err := l.ctr.Started(cmd.Process.Pid); err != nil {
+	if err := l.ctr.Started(atPID(l.T, cmd.Process.Pid)); err != nil {
 		l.Fatal(err)
 	}
 	return cmd.Process.Pid
@@ -192,7 +193,7 @@ func TestNodeEarly(t *testing.T) {
 	if _, err := os.Stat(mark); err == nil || a.Look().Phase != lifecycle.Absent || b.Look().Phase != lifecycle.Absent {
 		t.Fatal("somebody has heard it")
 	}
-	if err := a.ctr.Started(cmd.Process.Pid); err != nil {
+	if err := a.ctr.Started(atPID(t, cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	if s := a.Look(); s.Phase != lifecycle.Ready || s.Status != "early" {
@@ -318,7 +319,7 @@ func TestNodeBrief(t *testing.T) {
 	a := h.serve("a", nil)
 	cmd := a.run(true, "exit 7")
 	cmd.Wait()
-	if err := a.ctr.Started(cmd.Process.Pid); err == nil {
+	if err := a.ctr.Started(proc.ID{PID: cmd.Process.Pid}); err == nil {
 		t.Error("it is held")
 	}
 	for range 2 { // it may be told twice
@@ -348,7 +349,7 @@ func TestNodeRestarts(t *testing.T) {
 	}
 	first := add()
 	cmd := a.run(true, "send READY=1; wait")
-	if err := first.Started(cmd.Process.Pid); err != nil {
+	if err := first.Started(atPID(t, cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	h.eventually("it is ready", func() bool { return first.Look().Phase == lifecycle.Ready })
@@ -358,7 +359,7 @@ func TestNodeRestarts(t *testing.T) {
 		if p := x.Look().Phase; p != lifecycle.Absent {
 			t.Errorf("it is %v before anybody has looked", p)
 		}
-		if err := x.Started(cmd.Process.Pid); err != nil {
+		if err := x.Started(atPID(t, cmd.Process.Pid)); err != nil {
 			t.Fatal(err)
 		}
 		h.eventually("it is adopted", func() bool { return x.Look().Phase == lifecycle.Ready })
@@ -392,10 +393,10 @@ func TestNodeHangs(t *testing.T) {
 			h.eventually("all is sent", func() bool { _, err := os.Stat(mark + end); return err == nil })
 		}
 	}()
-	started := make(chan error, 1)
+	started, id := make(chan error, 1), atPID(t, early.Process.Pid)
 	go func() {
 		b.start("send READY=1; wait")
-		started <- c.ctr.Started(early.Process.Pid)
+		started <- c.ctr.Started(id)
 	}()
 	select {
 	case err := <-started:
@@ -512,7 +513,7 @@ func TestNodeLetters(t *testing.T) {
 	if h.Connected(true); !kept(3)() {
 		t.Fatal("it is forgotten at once")
 	}
-	if err := a.ctr.Started(cmd.Process.Pid); err != nil {
+	if err := a.ctr.Started(atPID(t, cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	a.phase(lifecycle.Ready)
@@ -586,7 +587,7 @@ func TestNodeToldAgain(t *testing.T) {
 	a.phase(lifecycle.Ready)
 	a.Kill(unix.SIGKILL)
 	a.phase(lifecycle.Gone)
-	if err := a.ctr.Started(first); err != nil {
+	if err := a.ctr.Started(atPID(t, first)); err != nil {
 		t.Fatal(err)
 	}
 	if s := a.Look(); s.Phase != lifecycle.Gone || s.Respawns != 0 {
@@ -710,4 +711,28 @@ func TestNodeLettersBounded(t *testing.T) {
 			t.Fatalf("datagram %d of all is kept: %v", i, kept)
 		}
 	}
+}
+
+// TestNodeReused: a number that is another process's by now is not the container's.
+func TestNodeReused(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	cmd := a.run(true, "send READY=1; wait")
+	id := atPID(t, cmd.Process.Pid)
+	id.Start--
+	if err := a.ctr.Started(id); !errors.Is(err, proc.ErrReused) {
+		t.Errorf("it is taken: %v", err)
+	}
+	if s := a.Look(); s.Phase != lifecycle.Absent {
+		t.Errorf("it is %v", s.Phase)
+	}
+}
+
+func atPID(t *testing.T, pid int) proc.ID {
+	t.Helper()
+	st, err := proc.Proc.Stat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.ID()
 }

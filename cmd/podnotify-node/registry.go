@@ -291,45 +291,41 @@ func (r *registry) of(k ctrd.Key) *container {
 }
 
 // Created implements ctrd.Handler.
-func (r *registry) Created(k ctrd.Key, pid int) { r.told(k, pid, (*sidecar.Tenant).Created) }
+func (r *registry) Created(k ctrd.Key, id proc.ID) { r.told(k, id, (*sidecar.Tenant).Created) }
 
 // Started implements ctrd.Handler.
-func (r *registry) Started(k ctrd.Key, pid int) {
-	if n := r.told(k, pid, (*sidecar.Tenant).Started); n != nil {
+func (r *registry) Started(k ctrd.Key, id proc.ID) {
+	if n := r.told(k, id, (*sidecar.Tenant).Started); n != nil {
 		r.mu.Lock()
-		n.pid = pid // from here on a task that is to be replaced is this one
+		n.pid = id.PID // from here on a task that is to be replaced is this one
 		r.mu.Unlock()
 	}
 }
 
-func (r *registry) told(k ctrd.Key, pid int, tell func(*sidecar.Tenant, int) error) *container {
+func (r *registry) told(k ctrd.Key, id proc.ID, tell func(*sidecar.Tenant, proc.ID) error) *container {
 	n := r.of(k)
 	if n == nil {
 		return nil
 	}
-	err := r.bind(n, pid)
+	err := r.bind(n, id)
 	if err == nil {
-		err = tell(n.Tenant, pid)
+		err = tell(n.Tenant, id)
 	}
 	if err == nil {
 		n.trouble.Store(nil)
 		return n
 	}
-	r.log.Warn("the first process of a container cannot be held", "service", n.Name(), "pid", pid, "error", err)
-	if !errors.Is(err, proc.ErrGone) {
-		n.trouble.Store(new(fmt.Sprintf("its first process, %d, cannot be held: %v", pid, err)))
+	r.log.Warn("the first process of a container cannot be held", "service", n.Name(), "pid", id.PID, "error", err)
+	if !errors.Is(err, proc.ErrGone) && !errors.Is(err, proc.ErrReused) {
+		n.trouble.Store(new(fmt.Sprintf("its first process, %d, cannot be held: %v", id.PID, err)))
 	}
 	return nil
 }
 
 // bind notes where a container's first process lives. A cgroup in which another container
 // lives is refused: nothing would tell their words apart.
-func (r *registry) bind(n *container, pid int) error {
-	st, err := proc.Proc.Stat(pid)
-	if err != nil {
-		return err
-	}
-	at, err := proc.Proc.Cgroup(pid)
+func (r *registry) bind(n *container, id proc.ID) error {
+	at, err := proc.Proc.Cgroup(id.PID)
 	if err != nil {
 		return err
 	}
@@ -343,7 +339,7 @@ func (r *registry) bind(n *container, pid int) error {
 			return fmt.Errorf("container %s lives in the same cgroup; give each a cgroup of its own", other.Name())
 		}
 	}
-	n.entry, n.cgroup = st.ID(), at.Cgroup
+	n.entry, n.cgroup = id, at.Cgroup
 	return nil
 }
 

@@ -134,20 +134,20 @@ func TestOneCgroup(t *testing.T) {
 	r.Container(plain("s", "one"))
 	r.Container(plain("s", "two"))
 	first, second := r.named("one"), r.named("two")
-	if err := r.bind(first, one.Process.Pid); err != nil {
+	if err := r.bind(first, idOf(t, one)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.bind(first, one.Process.Pid); err != nil {
+	if err := r.bind(first, idOf(t, one)); err != nil {
 		t.Errorf("told again: %v", err)
 	}
-	r.Started(second.what.Key, two.Process.Pid)
+	r.Started(second.what.Key, idOf(t, two))
 	warnings := strings.Join(second.Look().Facts.Warnings, "; ")
 	if !strings.Contains(warnings, "container one lives in the same cgroup") {
 		t.Errorf("warnings are %q", warnings)
 	}
 	one.Process.Kill()
 	one.Wait()
-	if err := r.bind(second, two.Process.Pid); err != nil {
+	if err := r.bind(second, idOf(t, two)); err != nil {
 		t.Errorf("the other has ended: %v", err)
 	}
 }
@@ -210,4 +210,13 @@ func TestDescriptorsRunOut(t *testing.T) {
 	if !r.scarce.Exhausted(unix.EMFILE) || !r.degraded()["descriptors"] {
 		t.Error("podnotify_degraded does not say so")
 	}
+}
+
+func idOf(t *testing.T, c *exec.Cmd) proc.ID {
+	t.Helper()
+	st, err := proc.Proc.Stat(c.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.ID()
 }

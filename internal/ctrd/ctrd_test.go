@@ -28,6 +28,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/podnotify/podnotify/internal/proc"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -234,8 +236,8 @@ func (h *heard) until(t *testing.T, word string, n int) []string {
 }
 
 func (h *heard) Container(c Container)                      { h.tell("container %s %v", c.ID, c.Options) }
-func (h *heard) Created(k Key, pid int)                     { h.tell("created %s", k.ID) }
-func (h *heard) Started(k Key, pid int)                     { h.tell("started %s", k.ID) }
+func (h *heard) Created(k Key, _ proc.ID)                   { h.tell("created %s", k.ID) }
+func (h *heard) Started(k Key, _ proc.ID)                   { h.tell("started %s", k.ID) }
 func (h *heard) Exited(k Key, _ int, status uint32, _ bool) { h.tell("exited %s %d", k.ID, status) }
 func (h *heard) OutOfMemory(k Key)                          { h.tell("out of memory %s", k.ID) }
 func (h *heard) Stopped(k Key)                              { h.tell("stopped %s", k.ID) }
