@@ -109,7 +109,8 @@ func (s *Service) remember() {
 		// STATUS is no promise; a process that is gone proves itself that a record
 		// of its life is old; and with podnotify run the daemon begins anew.
 		s.release(&m.later, nil)
-		if !m.put(r) {
+		// The parent has let a daemon go on that runs where we do, once we rest.
+		if s.dep.Parent || !m.put(r) {
 			m.file.Write(r, nil)
 		}
 		return

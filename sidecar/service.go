@@ -399,6 +399,9 @@ func (s *Service) apply(e lifecycle.Event) {
 		}
 		if to == lifecycle.Ready && s.main != nil {
 			s.describeAgain(s.main)
+			if s.facts.Denied != "" {
+				s.probePermission(s.main)
+			}
 		}
 	} else if x := s.m.LastExit(); x != exit { // told only now: its parent has reaped it
 		s.say(slog.LevelInfo, "how the daemon ended is known", "exit", x.String())

@@ -28,8 +28,10 @@ const sampledMost = 64
 const (
 	firstLook  = 20 * time.Millisecond
 	rarestLook = time.Second
-	fewLooks   = 4   // at most processes; 300 ms
-	looksMost  = 128 // under way, in a storm of forks
+	fewLooks   = 4                    // at most processes; 300 ms
+	looksMost  = 128                  // under way, in a storm of forks
+	eachLook   = 5 * time.Millisecond // time left to each: looking takes 10 us of it
+	atATime    = 64                   // looked at, before others have a turn
 )
 
 // afterlife is how long what exec brought into a container may outlive its entry
@@ -63,6 +65,7 @@ type World struct {
 	rescan   bool // a scan is due
 	table    proc.Table
 	most     int           // entries in table before those of the dead are looked for
+	spare    []int         // to be looked at again, by the next who looks again
 	claims   map[int]claim // main processes of services, by their numbers
 	tops     map[int]top   // container entry processes and what exec brought in: PPid 0
 }
@@ -223,8 +226,10 @@ func runtimes(comm string) bool {
 }
 
 // know takes processes into the table: new ones, and again those that may have
-// become something else. It reports whether one is still about to.
-func (w *World) know(pids []int) (found []int, about bool) {
+// become something else. It returns who lives, those of them who are new or may be
+// others by now, and whether one is still about to be.
+// With told the services are told of the news next.
+func (w *World) know(pids []int, told bool) (found, news []int, about bool) {
 	w.look.Lock()
 	defer w.look.Unlock()
 	w.mu.Lock()
@@ -244,19 +249,34 @@ func (w *World) know(pids []int) (found []int, about bool) {
 		known = append(known, st)
 		found = append(found, pid)
 		about = about || runtimes(st.Comm)
+		w.mu.Lock()
+		old, ok := w.table[pid]
+		w.mu.Unlock()
+		if !ok || changed(old, st) {
+			news = append(news, pid)
+		}
 		delete(tops, pid)
 		w.note(tops, st)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, st := range known {
-		w.table[st.PID] = st
+		if old, ok := w.table[st.PID]; !ok || told || old.Start != st.Start {
+			w.table[st.PID] = st
+		}
 	}
 	if !maps.Equal(tops, w.tops) {
 		w.tops = tops
 		w.gen.Add(1)
 	}
-	return found, about
+	return found, news, about
+}
+
+// changed reports whether a process may be another than when it was looked at before:
+// it has called exec, has another parent, or has stopped.
+func changed(old, st proc.Stat) bool {
+	return old.Start != st.Start || old.Faults != st.Faults || old.PPID != st.PPID || old.Comm != st.Comm ||
+		old.State.Stopped() != st.State.Stopped() || runtimes(st.Comm)
 }
 
 // alive reports whether a process still is the one that was seen.
@@ -280,12 +300,13 @@ func (w *World) arrived(from, to int, all bool) {
 		pids, about = w.scan()
 	} else {
 		if w.crowded() {
-			w.scan()
+			crowd, _ := w.scan()
+			w.offer(crowd) // what has changed since is in the table now
 		}
 		for pid := from; pid < to; pid++ {
 			pids = append(pids, pid)
 		}
-		pids, about = w.know(pids)
+		pids, _, about = w.know(pids, true)
 	}
 	if len(pids) == 0 {
 		return
@@ -293,6 +314,9 @@ func (w *World) arrived(from, to int, all bool) {
 	w.offer(pids)
 	if w.looks.Add(1) > looksMost && !about {
 		w.looks.Add(-1)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.spare = append(w.spare, pids...)
 		return
 	}
 	w.lookAgain(pids, 1)
@@ -313,9 +337,20 @@ func (w *World) crowded() bool {
 // daemon: all but one may end. The timers are not stopped when the world ends:
 // then they find nobody waiting.
 func (w *World) lookAgain(pids []int, n int) {
-	time.AfterFunc(min(firstLook<<min(n-1, 8), rarestLook), func() {
-		pids, about := w.know(pids)
-		w.offer(pids) // of none, too: who ended was in the way, maybe
+	rarest := max(rarestLook, time.Duration(len(pids))*eachLook)
+	time.AfterFunc(min(firstLook<<min(n-1, 16), rarest), func() {
+		w.mu.Lock()
+		pids = append(pids, w.spare...)
+		w.spare = nil
+		w.mu.Unlock()
+		var left, changed []int
+		about := false
+		for some := range slices.Chunk(pids, atATime) {
+			found, news, a := w.know(some, true)
+			left, changed, about = append(left, found...), append(changed, news...), about || a
+		}
+		pids = left
+		w.offer(changed) // none, too: who ended was in the way, maybe
 		if len(pids) > 0 && w.awaited(about || n < fewLooks || w.unclear()) {
 			w.lookAgain(pids, n+1)
 			return
@@ -342,8 +377,16 @@ func (w *World) unclear() bool {
 }
 
 // process reads who pid is. Most new numbers are threads, which are no processes
-// of their own: their numbers can be read, but not opened.
+// of their own: their numbers can be read, but not opened. Who is in the table is one.
 func (w *World) process(pid int) (proc.Stat, bool) {
+	w.mu.Lock()
+	known, ok := w.table[pid]
+	w.mu.Unlock()
+	if ok {
+		if st, err := w.fs.Stat(pid); err == nil && st.Start == known.Start && !st.Ending() {
+			return st, true
+		}
+	}
 	h, err := w.fs.Open(pid)
 	if w.scarce.Exhausted(err) {
 		w.later()
@@ -383,6 +426,7 @@ func (s *Service) arrived(pids []int) {
 	if s.closed || !s.awaiting {
 		return
 	}
+	sc.doubt(pids)
 	if s.m.AwaitsStop(s.now()) {
 		for _, pid := range slices.Backward(pids) { // the newest first
 			if p := s.people[pid]; p != nil && p.sampled && !p.h.Ended() {
@@ -500,7 +544,42 @@ type scope struct {
 	contained atomic.Bool // the service was seen in a container, so it will be in one again
 	claimed   int         // the number of its main process; under w.mu
 	inside    insides
-	shared    string // the last process that it could have been, and whose it is
+	others    map[int]uint64 // whom select.process did not fit when they were looked at last, and when they started; of the service's lock
+	shared    string         // the last process that it could have been, and whose it is
+}
+
+// doubt has processes looked at again by elect: they may be others by now.
+func (sc *scope) doubt(pids []int) {
+	for _, pid := range pids {
+		delete(sc.others, pid)
+	}
+}
+
+// fits reports whether select.process fits a process of the table, and keeps it in mind
+// if not: in a crowd most do not, and every new process has all of them asked.
+func (sc *scope) fits(st proc.Stat) bool {
+	switch {
+	case sc.cfg.Process == nil:
+		return true
+	case sc.other(st):
+		return false
+	}
+	cmd, ok := sc.inside.cmdline(sc.w.fs, st.PID, insideLong)
+	if ok && sc.cfg.Process.MatchString(cmd) {
+		return true
+	}
+	if ok && cmd != "" { // it is in no exec
+		if sc.others == nil {
+			sc.others = map[int]uint64{}
+		}
+		sc.others[st.PID] = st.Start
+	}
+	return false
+}
+
+func (sc *scope) other(st proc.Stat) bool {
+	start, ok := sc.others[st.PID]
+	return ok && start == st.Start
 }
 
 func (sc *scope) Generation() uint64 { return sc.w.gen.Load() }
@@ -672,7 +751,7 @@ func (w *World) meet(st proc.Stat) {
 	_, met := w.tops[st.PID]
 	w.mu.Unlock()
 	if !met {
-		w.know([]int{st.PID})
+		w.know([]int{st.PID}, false)
 	}
 }
 
@@ -744,7 +823,13 @@ func (sc *scope) elect(after, leftovers uint64) (int, []string) {
 		if !bounded && sc.cfg.Process == nil && st.PPID > 1 && st.PPID != w.self && !w.above[st.PPID] {
 			continue // its parent stands for it
 		}
+		if sc.other(st) {
+			continue
+		}
 		pool = append(pool, st)
+	}
+	if len(sc.others) > 2*len(w.table)+1024 { // most of them are dead
+		clear(sc.others)
 	}
 	w.mu.Unlock()
 	slices.SortFunc(pool, func(a, b proc.Stat) int {
@@ -755,6 +840,9 @@ func (sc *scope) elect(after, leftovers uint64) (int, []string) {
 	})
 	var found []proc.Stat
 	for _, st := range pool {
+		if !sc.fits(st) {
+			continue
+		}
 		now, err := w.fs.Stat(st.PID)
 		if err != nil || now.Start != st.Start || now.Ending() {
 			w.mu.Lock()

@@ -18,14 +18,19 @@ import (
 type Waiter struct {
 	fs     proc.FS
 	report func(Transition)
+	living map[int]proc.ID // children that are known: their numbers are theirs until we reap them
 }
 
 // NewWaiter returns a waiter that hands what it is told to report, one call at a
 // time, on the goroutine of Run, in the order of the kernel. An end is reported
 // before the child is reaped.
 func NewWaiter(fs proc.FS, report func(Transition)) *Waiter {
-	return &Waiter{fs: fs, report: report}
+	return &Waiter{fs: fs, report: report, living: map[int]proc.ID{}}
 }
+
+// Knows spares the Waiter to ask who a child is, which has not been reaped yet, when it
+// stops. It is to be called before Run.
+func (w *Waiter) Knows(child proc.ID) { w.living[child.PID] = child }
 
 // Run waits until there are no children left, and returns nil. It blocks a thread
 // in waitid(2) and cannot be called off. Once there are children again it may be
@@ -45,9 +50,13 @@ func (w *Waiter) Run() error {
 		if err != nil {
 			return fmt.Errorf("cannot wait for children: %w", err)
 		}
-		who := proc.ID{PID: int(seen.pid)}
-		if s, err := w.fs.Stat(who.PID); err == nil {
-			who = s.ID()
+		who, ok := w.living[int(seen.pid)]
+		if !ok {
+			who.PID = int(seen.pid)
+			if s, err := w.fs.Stat(who.PID); err == nil {
+				who = s.ID()
+				w.living[who.PID] = who
+			}
 		}
 		if seen.kind() == Ended {
 			// Told while it is a zombie: what it left behind is our child by now, and
@@ -56,6 +65,7 @@ func (w *Waiter) Run() error {
 			if _, err := waitid(unix.P_PID, who.PID, unix.WEXITED); err != nil && !errors.Is(err, unix.ECHILD) {
 				return fmt.Errorf("cannot reap process %v: %w", who, err)
 			}
+			delete(w.living, who.PID)
 			continue
 		}
 		taken, err := waitid(unix.P_PID, who.PID, all|unix.WNOHANG)

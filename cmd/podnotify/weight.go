@@ -1,8 +1,10 @@
 package main
 
 import (
+	"net/http"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +18,9 @@ const (
 	// listens and one that answers. Each costs caches of the allocator, also on a machine
 	// with 100 processors.
 	mostProcs = 3
+	// giveBack is after how many answers the memory is given back that they have left
+	// unused: 2 ms of processor time for 0.8 MB. The runtime by itself keeps most of it.
+	giveBack = 250
 )
 
 // travelLight is called once, before anything is started.
@@ -31,6 +36,17 @@ func (a *app) travelLight() {
 		debug.FreeOSMemory()
 		if percent {
 			debug.SetGCPercent(gcPercent)
+		}
+	})
+}
+
+// light is h, but that the memory of answers is given back now and then.
+func light(h http.Handler) http.Handler {
+	var answered atomic.Uint32
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		if answered.Add(1)%giveBack == 0 {
+			go debug.FreeOSMemory()
 		}
 	})
 }

@@ -34,6 +34,7 @@ type Stat struct {
 	State    State  // as [Handle.State] has it, but T already if the leading thread is
 	Start    uint64 // clock ticks since boot
 	Flags    uint64 // PF_* of the kernel's sched.h
+	Faults   uint64 // minor page faults so far, of all threads: whoever calls exec has some
 	Threads  int
 	Headless bool   // the leading thread has ended, others live on
 	Comm     string // at most 15 bytes, any but NUL
@@ -241,14 +242,17 @@ func parseStat(b []byte) (Stat, error) {
 			to = &s.Session
 		case 20:
 			to = &s.Threads
-		case 9, 22:
+		case 9, 10, 22:
 			v, ok := atoi(word)
 			if !ok {
 				return Stat{}, errStat
 			}
-			if field == 9 {
+			switch field {
+			case 9:
 				s.Flags = v
-			} else {
+			case 10:
+				s.Faults = v
+			case 22:
 				s.Start = v
 			}
 			continue

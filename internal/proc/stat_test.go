@@ -2,14 +2,17 @@ package proc
 
 import (
 	"errors"
+	"os/exec"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseStat(t *testing.T) {
 	for _, comm := range []string{"redis-server", "", "a b", ") (", ")", "((", ") R 1 (", "a\nb", "12 (x) Z 1 1"} {
 		got, err := parseStat([]byte(line(42, comm, 'T', 17, 123456789)))
-		want := Stat{PID: 42, PPID: 17, PGID: 7, Session: 8, State: 'T', Start: 123456789, Flags: 4194304, Threads: 2, Comm: comm}
+		want := Stat{PID: 42, PPID: 17, PGID: 7, Session: 8, State: 'T', Start: 123456789, Flags: 4194304, Faults: 1, Threads: 2, Comm: comm}
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("comm %q: %+v, %v", comm, got, err)
 		}
@@ -122,5 +125,49 @@ func BenchmarkTable(b *testing.B) {
 		if _, err := Proc.Table(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestExecFaults: whoever has called exec has had page faults since, also where nothing
+// else in its stat tells.
+func TestExecFaults(t *testing.T) {
+	cmd := exec.Command("/bin/sh", "-c", `read x; exec /bin/sh -c "read y"`)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); cmd.Wait() }()
+	pid := cmd.Process.Pid
+	line := func(text string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			now, err := Proc.Cmdline(pid)
+			st, _ := Proc.Stat(pid)
+			if err == nil && strings.Contains(now, text) && st.State == 'S' {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("its command line is %q, want %q", now, text)
+			}
+		}
+	}
+	line("read x")
+	before, err := Proc.Stat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
+	line("sh -c read y")
+	after, err := Proc.Stat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Faults == 0 || after.Faults <= before.Faults || after.ID() != before.ID() || after.Comm != before.Comm {
+		t.Errorf("before exec %+v, after it %+v", before, after)
 	}
 }

@@ -159,6 +159,7 @@ func (d *Daemon) start() error {
 		}
 	}
 	started := false
+	var cmd proc.ID
 	err := d.service.Start(func() (*proc.Handle, error) {
 		pid, err := syscall.ForkExec(path, args, attr)
 		if err != nil {
@@ -166,12 +167,14 @@ func (d *Daemon) start() error {
 		}
 		d.pid, started = pid, true
 		d.cfg.Begun(pid)
+		var h *proc.Handle
 		if fd < 0 { // before Linux 5.4
-			return proc.Proc.Open(pid)
-		}
-		h, err := proc.Proc.FromPidfd(fd, pid)
-		if err != nil {
+			h, err = proc.Proc.Open(pid)
+		} else if h, err = proc.Proc.FromPidfd(fd, pid); err != nil {
 			unix.Close(fd)
+		}
+		if err == nil {
+			cmd = h.ID()
 		}
 		return h, err
 	})
@@ -183,10 +186,12 @@ func (d *Daemon) start() error {
 	d.reaped = reaped
 	go func() {
 		defer close(reaped)
-		if err := stopwatch.NewWaiter(proc.Proc, func(t stopwatch.Transition) {
+		w := stopwatch.NewWaiter(proc.Proc, func(t stopwatch.Transition) {
 			d.service.Observe(t)
 			d.halted(t)
-		}).Run(); err != nil {
+		})
+		w.Knows(cmd)
+		if err := w.Run(); err != nil {
 			d.failed <- err
 		}
 	}()
