@@ -302,7 +302,12 @@ func (s *Service) signal(p *person, sig unix.Signal) {
 	}
 	s.hold(func(error) {
 		// At once: it waits for nothing, and a daemon that has stopped itself waits for it.
-		if err := h.Signal(sig); err != nil {
+		err := h.Signal(sig)
+		if sig == unix.SIGCONT && s.dep.Parent {
+			// Waking us, it has left us its processor, where it goes on once we leave that.
+			unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		}
+		if err != nil {
 			s.queue.add(func() { s.sent(p, h, sig, err) })
 		} else {
 			s.say(slog.LevelDebug, "signal sent", "pid", p.id.PID, "signal", unix.SignalName(sig))
