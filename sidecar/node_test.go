@@ -383,6 +383,8 @@ func TestNodeHangs(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "mark")
 	a.start(`await ` + mark + `; linger MAINPIDFD=1; linger FDSTORE=1; linger BARRIER=1; linger READY=1\nFDNAME=x; touch ` + mark + `2; wait`)
 	early := c.run(true, `await `+mark+`; linger FDSTORE=1; linger MAINPIDFD=1; linger BARRIER=1; touch `+mark+`3; wait`) // of one that is not known yet
+	// Who is born later has what we were sent, until exec closes that, and hangs itself.
+	other := b.run(true, `await `+mark+`4; send READY=1; wait`)
 	func() {
 		h.hearing.Lock() // until they have closed their own: ours are the last
 		defer h.hearing.Unlock()
@@ -393,10 +395,9 @@ func TestNodeHangs(t *testing.T) {
 			h.eventually("all is sent", func() bool { _, err := os.Stat(mark + end); return err == nil })
 		}
 	}()
-	started, id := make(chan error, 1), atPID(t, early.Process.Pid)
+	started, born, id := make(chan error, 1), atPID(t, other.Process.Pid), atPID(t, early.Process.Pid)
 	go func() {
-		b.start("send READY=1; wait")
-		started <- c.ctr.Started(id)
+		started <- errors.Join(os.WriteFile(mark+"4", nil, 0o600), b.ctr.Started(born), c.ctr.Started(id))
 	}()
 	select {
 	case err := <-started:

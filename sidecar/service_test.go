@@ -85,6 +85,9 @@ func start(t *testing.T, change func(*Config)) *bench {
 			t.Error(err)
 		}
 	})
+	for s.Healthy() != nil { // who asks may be faster than who listens
+		time.Sleep(time.Millisecond)
+	}
 	b := &bench{t, s, world, log}
 	t.Cleanup(func() {
 		cancel()
