@@ -36,9 +36,10 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status [flags] [CONTAINER]",
 		Short: "Show how the daemons of this host are",
 		Long: `Show how the containers that podnotify-node serves are, a line for each, or one of
-them in full: by NAMESPACE/POD/CONTAINER or by its id. The exit code is 0 if all are
-ready, 3 if one is not, 4 if one has no daemon, there is no such container, or
-podnotify-node does not answer.`,
+them in full: by NAMESPACE/POD/CONTAINER, by its id, or by NAMESPACE/ID with the
+namespace that containerd has it in. The exit code is 0 if all are ready, 3 if one is
+not, 4 if one has no daemon, there is no such container, or podnotify-node does not
+answer.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
@@ -118,7 +119,8 @@ func newActs(a *app) []*cobra.Command {
 			Short: short,
 			Long: strings.TrimSpace(long) + `
 
-The container is named by NAMESPACE/POD/CONTAINER or by its id.`,
+The container is named by NAMESPACE/POD/CONTAINER, by its id, or by NAMESPACE/ID with
+the namespace that containerd has it in.`,
 			Args: atMost(1),
 			RunE: func(c *cobra.Command, name []string) error {
 				args := url.Values{}
