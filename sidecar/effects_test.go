@@ -40,6 +40,23 @@ func TestLogLinesBounded(t *testing.T) {
 	if n := many(slog.LevelInfo) + many(slog.LevelWarn); n != linesAtOnce {
 		t.Errorf("%d lines after an hour", n)
 	}
+
+	log := &logBuffer{}
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{Log: slog.New(slog.NewTextHandler(log, nil))})
+	s.now = func() time.Time { return now }
+	for range 10 * linesAtOnce {
+		s.say(slog.LevelInfo, "daemon is ready")
+		s.queue.wait() // there is room for more
+	}
+	now = now.Add(lineEvery)
+	s.say(slog.LevelWarn, "last")
+	s.Close()
+	if n := strings.Count(log.String(), "daemon is ready"); n != linesAtOnce/2 {
+		t.Errorf("%d lines were written", n)
+	}
+	if !strings.Contains(log.String(), fmt.Sprintf("lines=%d", 10*linesAtOnce-linesAtOnce/2)) || !strings.Contains(log.String(), "msg=last") {
+		t.Error("it is not said how many are missing")
+	}
 }
 
 // TestUnknownKeysBounded: the names of unknown keys are a sender's to choose.

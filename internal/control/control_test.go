@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -388,14 +389,18 @@ func TestManyConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		c.SetDeadline(time.Now().Add(bound))
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") // from now on it may be idle for a minute
+		if answer, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatal(answer, err)
+		}
 		held = append(held, c)
 	}
 	if err := Do(t.Context(), path, "prestop", nil); err != nil {
 		t.Error(err)
 	}
 	for i, c := range held[:maxConnections] {
-		c.SetDeadline(time.Now().Add(bound))
-		if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("connection %d is still open", i)
 		}
 	}
