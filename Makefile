@@ -154,7 +154,8 @@ mutation:
 	$(GO) run ./hack/mutation
 
 bench:
-	$(GO) run ./bench -write docs/performance.md
+	@mkdir -p $(BIN)
+	$(GO) run ./bench -write docs/performance.md -json $(BIN)/bench.json
 	@[ "$$(id -u)" != 0 ] || $(MAKE) bench-node
 
 bench-short:

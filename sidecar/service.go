@@ -529,8 +529,10 @@ func (s *Service) snapshot() *lifecycle.Snapshot {
 	n.Facts.Dropped = maps.Clone(s.dropped)
 	n.Facts.Refused = s.shutOut()
 	n.Facts.Warnings = append([]string(nil), s.facts.Warnings...)
-	for _, what := range slices.Sorted(maps.Keys(s.facts.Degraded)) {
-		n.Facts.Warnings = append(n.Facts.Warnings, s.facts.Degraded[what])
+	if len(s.facts.Degraded) > 0 { // or the list of no keys would be garbage
+		for _, what := range slices.Sorted(maps.Keys(s.facts.Degraded)) {
+			n.Facts.Warnings = append(n.Facts.Warnings, s.facts.Degraded[what])
+		}
 	}
 	if s.ln != nil && !s.alive.Load() {
 		n.Facts.Socket = "the notify socket " + s.cfg.Address + " is not bound"
