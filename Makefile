@@ -1,7 +1,7 @@
 # make run     builds podnotify and shows it on a real daemon
 # make test    all tests; installs the Debian packages they need, when it may
 # make test-cri  podnotify in pods that a real containerd makes; root, a minute
-# make test-node  podnotify-node with a real containerd, plain containers and a pod; root, a minute
+# make test-node  podnotify-node with a real containerd, plain containers and a pod; root, three minutes
 # make e2e     the chart in a real Kubernetes, which it builds first, and test-compose-v2; root
 # make test-charts  lints, renders and validates the charts and the manifests of the examples; the first time it builds for minutes
 # make helm    builds the helm that the charts are tested with
