@@ -478,16 +478,16 @@ func TestRespawnWatchdog(t *testing.T) {
 	daemon := func(dir, abort string) string {
 		return `trap 'echo ABRT >>` + dir + `/got; ` + abort + `' ABRT; trap 'echo TERM >>` + dir + `/got' TERM; systemd-notify --ready; while :; do sleep 0.02; done`
 	}
-	for name, tt := range map[string]struct{ abort, signal string }{
-		"ABRT": {"exit 6", ""},
-		"KILL": {":", "KILL"},
+	for name, tt := range map[string]struct{ abort, signal, stop string }{
+		"ABRT": {"exit 6", "", bound.String()},
+		"KILL": {":", "KILL", "2s"},
 	} {
 		t.Run("exec/"+name, func(t *testing.T) {
 			t.Parallel()
 			need(t, "systemd-notify", "systemd")
 			dir := tempDir(t)
 			n := (*pod)(nil).supervised(t, order{}, []string{"--service", "d", "--expect", "notify", "--respawn-mode", "exec", "--respawn-delay", "0", "--respawn-when", "never",
-				"--respawn-limit", "0", "--watchdog-interval", "700ms", "--timeouts-stop", "300ms"}, "bash", "-c", daemon(dir, tt.abort))
+				"--respawn-limit", "0", "--watchdog-interval", "2s", "--timeouts-stop", tt.stop}, "bash", "-c", daemon(dir, tt.abort))
 			n.until("/readyz", 200)
 			old := n.mainPID("d")
 			eventually(t, "another is started", func() bool { s := n.facts("d"); return s.Main != nil && s.Main.PID != old })
@@ -504,7 +504,7 @@ func TestRespawnWatchdog(t *testing.T) {
 			t.Parallel()
 			need(t, "systemd-notify", "systemd")
 			p, dir := newPod(t), tempDir(t)
-			n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "notify", "--respawn-mode", "signal", "--watchdog-interval", "700ms", "--timeouts-stop", "300ms")
+			n := p.serve(t, order{uid: nobody}, "sidecar", "--service", "d", "--expect", "notify", "--respawn-mode", "signal", "--watchdog-interval", "2s", "--timeouts-stop", tt.stop)
 			d := p.start(t, order{uid: nobody, env: []string{"NOTIFY_SOCKET=" + n.socket("d")}}, "bash", "-c", daemon(dir, tt.abort))
 			n.until("/readyz", 200)
 			want := 6

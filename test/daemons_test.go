@@ -592,14 +592,14 @@ func TestDaemonWatchdog(t *testing.T) {
 	t.Parallel()
 	need(t, "freeradius", "freeradius")
 	dir := tempDir(t)
-	n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "notify", "--service", "radius", "--watchdog-interval", "1s"}, freeradius(t, dir)...)
+	n := (*pod)(nil).supervised(t, order{}, []string{"--expect", "notify", "--service", "radius", "--watchdog-interval", "3s"}, freeradius(t, dir)...)
 	n.until("/readyz", 200)
 	ready, live := n.watch("/readyz"), n.watch("/livez")
 	since := time.Now()
 	first := n.facts("radius").Counters.Pings
 	// The daemon pings twice an interval.
-	eventually(t, "8 pings more, over 3 intervals", func() bool {
-		return n.facts("radius").Counters.Pings >= first+8 && time.Since(since) > 3500*time.Millisecond
+	eventually(t, "7 pings more, over 3 intervals", func() bool {
+		return n.facts("radius").Counters.Pings >= first+7 && time.Since(since) > 9500*time.Millisecond
 	})
 	if codes := slices.Concat(ready.end(), live.end()); !slices.Equal(codes, []int{200, 200}) {
 		t.Errorf("/readyz and /livez were %v, want 200 always", codes)

@@ -537,7 +537,7 @@ func TestRunFollowsMainPID(t *testing.T) {
 func TestRunWatchdog(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
-	n := scripted(t, []string{"--watchdog-interval", "300ms"}, "send READY=1;await "+dir+`/ping;send WATCHDOG_USEC=600000000\nWATCHDOG=1;wait;exit 3`)
+	n := scripted(t, []string{"--watchdog-interval", "2s"}, "send READY=1;await "+dir+`/ping;send WATCHDOG_USEC=600000000\nWATCHDOG=1;wait;exit 3`)
 	n.until("/readyz", 200)
 	n.untilBody("/livez", 503, "watchdog")
 	n.expect("/readyz", 503, "watchdog")

@@ -557,8 +557,15 @@ func TestManyWriters(t *testing.T) {
 					<-told
 				}
 			}
-			if r, err := f.Read(); r == nil || err != nil {
-				t.Error(r, err)
+			for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // told after Patience, a slow disk writes on
+				r, err := f.Read()
+				if err == nil && r != nil {
+					return
+				}
+				if time.Now().After(end) {
+					t.Error(r, err)
+					return
+				}
 			}
 		})
 	}
