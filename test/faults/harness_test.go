@@ -344,7 +344,7 @@ func (n *podnotify) actor(uid int, kind, name, socket string, args ...string) *a
 	a := &actor{start(n.t, uid, cmd), in, json.NewDecoder(out)}
 	w.Close()
 	n.t.Cleanup(func() { in.Close(); out.Close() })
-	_ = out.SetReadDeadline(time.Now().Add(20 * time.Minute))
+	_ = out.SetReadDeadline(time.Now().Add(10 * time.Minute))
 	return a
 }
 

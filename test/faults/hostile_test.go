@@ -162,7 +162,7 @@ func TestClosingTakesAnHour(t *testing.T) {
 		for _, x := range []*actor{d, n.actor(stranger, "speak", "nobody", "victim")} {
 			for _, times := range []int{1, 8} {
 				// The last close of it is to be podnotify's.
-				n.signal(unix.SIGSTOP)
+				n.halt()
 				err := x.do(deed{Data: data, FDs: []string{"linger"}, Times: times, Quick: true})
 				n.signal(unix.SIGCONT)
 				if err != nil {
@@ -325,6 +325,22 @@ func (p *process) signal(sig unix.Signal) {
 	if err := p.Process.Signal(sig); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// halt stops it, and returns when it stands still: its threads stop one after the other.
+func (p *process) halt() {
+	p.t.Helper()
+	p.signal(unix.SIGSTOP)
+	eventually(p.t, "every thread is stopped", func() bool {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid))
+		for _, task := range tasks {
+			b, _ := os.ReadFile(task)
+			if _, rest, ok := strings.Cut(string(b), ") "); ok && rest[0] != 'T' {
+				return false
+			}
+		}
+		return len(tasks) > 0
+	})
 }
 
 // peerOf has a daemon of a service come, be ready and go.
