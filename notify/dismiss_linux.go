@@ -29,8 +29,9 @@ var strays struct {
 //
 // A sender chooses what he sends. Closing a socket can take as long as its SO_LINGER
 // says, closing a file as long as a file system on the network or in user space likes:
-// for ever, if the sender wants it so. Only a pipe never takes long, and is closed when
-// Dismiss returns, because that is what the sender of a barrier waits for. All else is
+// for ever, if the sender wants it so. A pipe is closed when Dismiss returns, because that
+// is what the sender of a barrier waits for. (It takes long only if somebody who writes to
+// it hangs in a page fault, on a file system that hangs, too: see docs/threats.md.) All else is
 // closed soon, by one of up to 16 goroutines. If all of them hang the rest waits for
 // them, which does no harm but take up numbers of open files: a [Listener] takes no
 // descriptors while more than 1024 wait, if the kernel has SO_PASSRIGHTS (Linux 6.16).
@@ -50,8 +51,8 @@ func Dismiss(fd int) {
 	}
 }
 
-// IsPipe reports whether a descriptor is one end of a pipe. It does not wait for what
-// else it may be.
+// IsPipe reports whether a descriptor is one end of a pipe. It does not wait for a file
+// system.
 func IsPipe(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) // fstat would ask the file system
 	return err == nil

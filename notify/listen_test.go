@@ -131,15 +131,16 @@ func TestDatagrams(t *testing.T) {
 // TestBacklog: no more is queued than a Listener says, nor less.
 func TestBacklog(t *testing.T) {
 	l := mustListen(t, Config{})
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
 	to := &unix.SockaddrUnix{Name: l.Env()}
 	n := 0
-	for ; err == nil; n++ {
+	var err error
+	for ; err == nil; n++ { // each from a socket of its own: SO_SNDBUF bounds what one has under way
+		fd, e := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if e != nil {
+			t.Fatal(e)
+		}
 		err = unix.Sendto(fd, []byte("READY=1"), 0, to)
+		unix.Close(fd)
 	}
 	if n--; err != unix.EAGAIN || n != l.Backlog() {
 		t.Errorf("%d datagrams are queued, then %v; want %d", n, err, l.Backlog())

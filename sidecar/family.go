@@ -298,7 +298,7 @@ func (f *Family) Member(pid int) bool {
 		}
 		st, err = above(f.fs, st)
 	}
-	return err == nil && st.PPID == f.self // we may be process 1
+	return !f.scarce.Exhausted(err) && err == nil && st.PPID == f.self // we may be process 1
 }
 
 // Entry implements Scope: CMD.

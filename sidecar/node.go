@@ -794,12 +794,13 @@ func (t *Tenant) Member(pid int) bool {
 	if entry.PID == 0 || pid <= 1 || pid == t.node.self {
 		return false
 	}
-	if c, err := t.node.fs.Cgroup(pid); err != nil || !ctr.Holds(c) {
+	scarce := t.dep.Descriptors
+	if c, err := t.node.fs.Cgroup(pid); scarce.Exhausted(err) || err != nil || !ctr.Holds(c) {
 		return false
 	}
 	st, err := t.node.fs.Stat(pid)
 	for range 1024 {
-		if err != nil || st.Kernel() {
+		if scarce.Exhausted(err) || err != nil || st.Kernel() {
 			return false
 		}
 		if st.ID() == entry {
@@ -947,7 +948,7 @@ func (t *Tenant) offer(st proc.Stat) {
 			cmd, err := s.dep.FS.Cmdline(st.PID)
 			return err == nil && s.cfg.Process.MatchString(cmd)
 		}
-		found, _ := glimpse(&s.inside, insideWait, matches, func(found bool) {
+		found, _ := glimpse(&s.inside, st.PID, insideWait, matches, func(found bool) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if found {

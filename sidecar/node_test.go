@@ -663,16 +663,18 @@ func TestNodeCommandHangs(t *testing.T) {
 	if s := a.Look(); s.Main != (lifecycle.ProcID{}) {
 		t.Fatalf("main process %v", s.Main)
 	}
-	answer("daemon\x00")
-	a.until("it is found", func(s *lifecycle.Snapshot) bool { return s.Main.PID == pid })
+	a.until("it is found", func(s *lifecycle.Snapshot) bool {
+		answer("daemon\x00") // whoever opens it now or soon
+		return s.Main.PID == pid
+	})
 	h.eventually("nothing hangs", func() bool {
 		answer("daemon\x00") // to who reads what is shown of it
-		return a.inside.reading.Load() == 0
+		return a.inside.count() == 0
 	})
 }
 
-// TestInsideHangs: as many reads may hang as there are threads for, and the wait for
-// them ends.
+// TestInsideHangs: the wait for what hangs ends. One process whose memory hangs takes one
+// thread, and nothing from others; there are as many such threads as is said.
 func TestInsideHangs(t *testing.T) {
 	fs, answer := hanging(t, os.Getpid())
 	var in insides
@@ -681,10 +683,19 @@ func TestInsideHangs(t *testing.T) {
 			t.Fatalf("it is %q", cmd)
 		}
 	}
-	if n := in.reading.Load(); n != insideMost {
+	if n := in.count(); n != 1 {
 		t.Errorf("%d reads hang", n)
 	}
-	for end := time.Now().Add(30 * time.Second); in.reading.Load() > 0; {
+	if cmd, ok := in.cmdline(proc.Proc, os.Getppid(), time.Minute); !ok || cmd == "" {
+		t.Errorf("another process's is %q, %v", cmd, ok)
+	}
+	for pid := range 2 * insideMost {
+		glimpse(&in, -pid, time.Millisecond, func() bool { _, err := fs.Cmdline(os.Getpid()); return err == nil }, nil)
+	}
+	if n := in.count(); n != insideMost {
+		t.Errorf("%d reads of many hang", n)
+	}
+	for end := time.Now().Add(30 * time.Second); in.count() > 0; {
 		answer("x\x00")
 		if time.Now().After(end) {
 			t.Fatal("some hang for good")
@@ -694,6 +705,13 @@ func TestInsideHangs(t *testing.T) {
 	if !ok || cmd == "" {
 		t.Errorf("%q, %v", cmd, ok)
 	}
+}
+
+// count is how many reads are under way.
+func (in *insides) count() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.reading
 }
 
 // TestNodeLettersBounded: nobody can have datagrams kept without end.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -263,15 +263,17 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 // uid by now. That is hardly ever news and costs as much as all the rest, so it is not
 // done while those who wait for readiness ask.
 func (s *Service) describeAgain(p *person) {
-	if s.again {
+	if s.again == p {
 		return
 	}
-	s.again = true
+	s.again = p
 	s.queue.addUnhurried(func() {
 		c, err := s.dep.FS.Container(p.id.PID)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.again = false
+		if s.again == p {
+			s.again = nil
+		}
 		if s.closed || s.main != p || p.h.Ended() { // or its number may be another's
 			return
 		}
@@ -328,8 +330,13 @@ const (
 // insides reads what lies in the memory of processes. The kernel makes who reads that
 // wait for whoever changes the address space (mmap_lock), which a hanging file system
 // makes long, and a process for ever if it wants to. So nothing waits for it for long,
-// not even the end.
-type insides struct{ reading atomic.Int32 }
+// not even the end, and of one whose memory hangs nothing more is read until that ends:
+// it must not take the place of others.
+type insides struct {
+	mu      sync.Mutex
+	reading int
+	hangs   map[int]bool // by pid
+}
 
 // cmdline reads a command line, if that is to be had in time.
 func (in *insides) cmdline(fs proc.FS, pid int, wait time.Duration) (string, bool) {
@@ -337,7 +344,7 @@ func (in *insides) cmdline(fs proc.FS, pid int, wait time.Duration) (string, boo
 		text string
 		ok   bool
 	}
-	l, ok := glimpse(in, wait, func() line {
+	l, ok := glimpse(in, pid, wait, func() line {
 		text, err := fs.Cmdline(pid)
 		return line{text, err == nil}
 	}, nil)
@@ -347,21 +354,25 @@ func (in *insides) cmdline(fs proc.FS, pid int, wait time.Duration) (string, boo
 // environ reports whether a process was started with a variable, if that is to be had
 // in time.
 func (in *insides) environ(fs proc.FS, pid int, name string, wait time.Duration) bool {
-	has, ok := glimpse(in, wait, func() bool { return fs.Environ(pid, name) }, nil)
+	has, ok := glimpse(in, pid, wait, func() bool { return fs.Environ(pid, name) }, nil)
 	return has && ok
 }
 
-// glimpse is what read returns. If that takes longer it is given to late, if there is one,
-// by a goroutine; ok is false.
-func glimpse[T any](in *insides, most time.Duration, read func() T, late func(T)) (seen T, ok bool) {
-	if in.reading.Add(1) > insideMost {
-		in.reading.Add(-1)
+// glimpse is what read returns, of process pid. If that takes longer it is given to late,
+// if there is one, by a goroutine; ok is false.
+func glimpse[T any](in *insides, pid int, most time.Duration, read func() T, late func(T)) (seen T, ok bool) {
+	if !in.begin(pid) {
 		return seen, false
 	}
 	done, over := make(chan T), make(chan struct{})
+	ended := false // of in.mu
 	go func() {
-		defer in.reading.Add(-1)
 		v := read()
+		in.mu.Lock()
+		ended = true
+		in.reading--
+		delete(in.hangs, pid)
+		in.mu.Unlock()
 		select {
 		case done <- v:
 		case <-over:
@@ -376,9 +387,28 @@ func glimpse[T any](in *insides, most time.Duration, read func() T, late func(T)
 	case v := <-done:
 		return v, true
 	case <-wait.C:
-		close(over)
-		return seen, false
 	}
+	in.mu.Lock()
+	if !ended {
+		if in.hangs == nil {
+			in.hangs = map[int]bool{}
+		}
+		in.hangs[pid] = true
+	}
+	in.mu.Unlock()
+	close(over)
+	return seen, false
+}
+
+// begin reports whether one more may be read.
+func (in *insides) begin(pid int) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.hangs[pid] || in.reading >= insideMost {
+		return false
+	}
+	in.reading++
+	return true
 }
 
 // lookInside finds out whether the main process was started with UPSTART_JOB, later if
@@ -388,7 +418,7 @@ func (s *Service) lookInside(p *person) {
 		return
 	}
 	fs := s.dep.FS
-	owes, ok := glimpse(&s.inside, insideWait, func() bool {
+	owes, ok := glimpse(&s.inside, p.id.PID, insideWait, func() bool {
 		return fs.Environ(p.id.PID, "UPSTART_JOB") && !p.h.Ended() // or its number may be another's
 	}, func(owes bool) {
 		s.mu.Lock()
@@ -408,6 +438,7 @@ func (s *Service) sawInside(p *person, owes bool) {
 
 // reading is a command line on its way.
 type reading struct {
+	of   *proc.Handle
 	done chan struct{} // closed when text is there
 	text string
 }
@@ -420,7 +451,7 @@ func (s *Service) Command(main lifecycle.ProcID) string {
 	if h == nil || idOf(h) != main || main.PID == 0 {
 		return ""
 	}
-	r := &reading{done: make(chan struct{})}
+	r := &reading{of: h, done: make(chan struct{})}
 	if s.command.CompareAndSwap(nil, r) { // one at a time, however many ask
 		go func() {
 			if cmd, err := s.dep.FS.Cmdline(main.PID); err == nil && !h.Ended() { // or its number may be another's
@@ -438,6 +469,9 @@ func (s *Service) Command(main lifecycle.ProcID) string {
 	defer wait.Stop()
 	select {
 	case <-r.done:
+		if r.of != h {
+			return ""
+		}
 		return r.text
 	case <-wait.C:
 		return ""

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -171,4 +172,87 @@ func TestMainPIDInExec(t *testing.T) {
 			t.Errorf("command line %q: main process %d, asked %d times; want it to be %d: %t", cmdline, s.Main.PID, members.asked, next, want)
 		}
 	}
+}
+
+// TestCommandOfNext: the command line of one main process is not shown for the next,
+// nor is the next one's hidden for good by a reading that hangs.
+func TestCommandOfNext(t *testing.T) {
+	one, two := sleeper(t), sleeper(t)
+	fs, answer := hanging(t, one)
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{FS: fs})
+	defer s.Close()
+	for _, pid := range []int{one, two} {
+		h, err := fs.Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		p := s.meet(pid, h)
+		p.member = true
+		kind := lifecycle.Found
+		if pid == two {
+			kind = lifecycle.MainPID
+		}
+		s.apply(lifecycle.Event{Kind: kind, Who: p.id})
+		s.settle()
+		s.mu.Unlock()
+		main := s.Look().Main
+		if main.PID != pid {
+			t.Fatalf("main process %v, want %d", main, pid)
+		}
+		if pid == one {
+			s.Command(main) // hangs
+			continue
+		}
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			answer("other\x00")
+			cmd := s.Command(main)
+			if strings.HasPrefix(cmd, "sleep") {
+				break
+			}
+			if cmd != "" || time.Now().After(end) {
+				t.Fatalf("the command line of process %d is %q", pid, cmd)
+			}
+		}
+	}
+}
+
+// TestNextLookedAtAgain: the second look at one main process, which waits, is none at the next.
+func TestNextLookedAtAgain(t *testing.T) {
+	one, two := sleeper(t), sleeper(t)
+	s := newService(Config{Name: "test", Policy: lifecycle.DefaultPolicy()}, Deps{})
+	defer s.Close()
+	s.mu.Lock()
+	for i, pid := range []int{one, two} {
+		h, err := proc.Proc.Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := s.meet(pid, h)
+		for _, kind := range [][]lifecycle.Kind{{lifecycle.Found, lifecycle.ReadyWord}, {lifecycle.MainPID, lifecycle.Reload, lifecycle.ReadyWord}}[i] {
+			s.apply(lifecycle.Event{Kind: kind, Who: p.id})
+			s.settle()
+		}
+	}
+	s.facts.Container = "as before" // a look says another
+	s.mu.Unlock()
+	for end := time.Now().Add(30 * time.Second); s.Look().Facts.Container == "as before"; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is not looked at")
+		}
+	}
+}
+
+// sleeper is a process that does nothing.
+func sleeper(t *testing.T) int {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd.Process.Pid
 }

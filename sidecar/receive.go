@@ -138,7 +138,7 @@ func (s *Service) sender(p *notify.Packet) (person, bool) {
 		s.drop1(dropNoDescriptor, p.From) // it lives, but who it is cannot be known
 		return person{}, false
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) { // procfs hides what it is
+	if s.access != AccessAny && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) { // procfs hides what it is
 		s.drop1(dropStranger, p.From)
 		return person{}, false
 	}
@@ -296,7 +296,10 @@ func (s *Service) ending(q *person) bool {
 		return true
 	}
 	st, err := s.dep.FS.Stat(q.id.PID)
-	return err == nil && st.ID() == proc.ID(q.id) && st.Ending()
+	if err != nil || st.ID() != proc.ID(q.id) {
+		return q.h.Ended() // reaped meanwhile
+	}
+	return st.Ending()
 }
 
 // admitsDead judges a sender that is dead on arrival: a helper such as

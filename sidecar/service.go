@@ -130,7 +130,7 @@ type Service struct {
 	hopeless  proc.ID         // whose stop facts.Impossible is about, if below our namespace
 	owes      bool            // the main process was started with UPSTART_JOB
 	elected   bool            // the main process was found by us, not named by the daemon
-	again     bool            // the main process is about to be looked at once more
+	again     *person         // is about to be looked at once more
 	late      bool            // a look for a late stop is under way
 	sampled   int             // people whose stops are watched
 	people    map[int]*person // by pid; the invisible by minus their inode

@@ -282,14 +282,14 @@ func changed(old, st proc.Stat) bool {
 // alive reports whether a process still is the one that was seen.
 func (w *World) alive(st proc.Stat) bool {
 	now, err := w.fs.Stat(st.PID)
-	return err == nil && now.Start == st.Start && !now.Ending()
+	return !w.scarce.Exhausted(err) && err == nil && now.Start == st.Start && !now.Ending()
 }
 
 // stands reports whether what was read about a process since st is true: it is no
 // other by now, and neither it nor its leading thread has begun to end.
 func (w *World) stands(st proc.Stat) bool {
 	now, err := w.fs.Stat(st.PID)
-	return err == nil && now.Start == st.Start && !now.Ending() && now.Headless == st.Headless
+	return !w.scarce.Exhausted(err) && err == nil && now.Start == st.Start && !now.Ending() && now.Headless == st.Headless
 }
 
 // arrived is told of pid numbers that may be new.
@@ -349,7 +349,9 @@ func (w *World) lookAgain(pids []int, n int) {
 			found, news, a := w.know(some, true)
 			left, changed, about = append(left, found...), append(changed, news...), about || a
 		}
-		pids = left
+		if pids = left; n%4 == 0 {
+			changed = left // a title may be written without a page fault (setproctitle)
+		}
 		w.offer(changed) // none, too: who ended was in the way, maybe
 		if len(pids) > 0 && w.awaited(about || n < fewLooks || w.unclear()) {
 			w.lookAgain(pids, n+1)
