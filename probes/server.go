@@ -27,7 +27,8 @@ func Server(h http.Handler) *http.Server {
 // Limit keeps at most n connections of l open. One more closes another one, rather
 // than waiting in the queue: the oldest of the address that has most of them. So who
 // holds connections open, or opens many, loses them, and a probe, which is over in less
-// than a millisecond, always gets in and finishes. Where exhausted says of an error that
+// than a millisecond, gets in and finishes, but for somebody in our own network namespace:
+// he has all of 127/8 to come from. Where exhausted says of an error that
 // there is no descriptor left for one more, likewise, but not one that is younger than any
 // probe lasts. It may be nil.
 func Limit(l net.Listener, n int, exhausted func(error) bool) net.Listener {

@@ -556,6 +556,17 @@ func TestRunWatchdog(t *testing.T) {
 	}
 }
 
+// TestRunOutputOfFirst: images log to /proc/1/fd/1. That is open to a daemon that has no
+// more than the capabilities a container is given, also where podnotify is process 1.
+func TestRunOutputOfFirst(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	setpriv, dir := need(t, "setpriv", "util-linux"), tempDir(t)
+	newPodOf(t, nil, setpriv, "--bounding-set", "-sys_ptrace,-sys_admin,-sys_resource", bin.podnotify, "run", "--listen", freePort(t), "--run-dir", tempDir(t), "--expect", "none", "--",
+		"sh", "-c", "echo hello >/proc/1/fd/1 && touch "+dir+"/ok; exec sleep 1000")
+	eventually(t, "it has written to the output of process 1", func() bool { _, err := os.Stat(dir + "/ok"); return err == nil })
+}
+
 // TestRunFirstProcess is podnotify as the entry point of a container: process 1
 // of a PID namespace, without an init.
 func TestRunFirstProcess(t *testing.T) {

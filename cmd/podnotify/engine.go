@@ -81,10 +81,10 @@ The exit code is the one of the main process, 128+n if signal n ended it; 126 or
 	return c
 }
 
-// withdraw closes this process to others of its uid: a daemon that runs as the same user
+// withdraw closes a sidecar to others of its uid: a daemon that runs as the same user
 // in a shared PID namespace would reach our files by /proc/PID/root, and our memory and
-// descriptors by ptrace. Only CAP_SYS_PTRACE opens them then. What is started by us is
-// as open as ever: the kernel sets this back at execve(2).
+// descriptors by ptrace. Only CAP_SYS_PTRACE opens them then. Not with run: the daemon has
+// all that is ours as it is, and may write to our standard output as /proc/1/fd/1.
 func withdraw() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it cannot fail, but in a sandbox; then all is as it was
 }
@@ -93,7 +93,9 @@ func withdraw() {
 // serves until that ends with a code.
 func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve func(config.Config, *slog.Logger) (int, error)) error {
 	a.travelLight()
-	withdraw()
+	if mode == config.Sidecar {
+		withdraw()
+	}
 	cfg, err := a.load(c, mode, command)
 	if err != nil {
 		return err

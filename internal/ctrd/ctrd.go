@@ -277,6 +277,9 @@ func (c *Client) task(ctx context.Context, d *client.Client, h Handler, k Key, t
 // has ended is told next.
 func (c *Client) begun(ctx context.Context, d *client.Client, k Key, pid int, tell func(Key, proc.ID)) error {
 	p, err := proc.Proc.Open(pid)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return err // everything is listed again, in a moment
+	}
 	if err != nil {
 		if pid > 0 && !errors.Is(err, proc.ErrGone) {
 			c.Log.Warn("the first process of a container cannot be held", "container", k.String(), "pid", pid, "error", err)
@@ -373,10 +376,10 @@ func (c *Client) load(ctx context.Context, d *client.Client, h Handler, k Key) e
 	return c.task(ctx, d, h, k, t)
 }
 
-// ofCRI reports whether CRI made a container. A label alone is nobody's word: ctr makes
-// labels of a container of those of its image.
-func ofCRI(k Key, labels map[string]string) bool {
-	return k.Namespace == spaceCRI && labels[labelKind] != ""
+// ofCRI reports whether CRI made a container: it keeps a record of its own with it. A label
+// alone is nobody's word: ctr makes labels of a container of those of its image.
+func ofCRI(k Key, labels map[string]string, records map[string]typeurl.Any) bool {
+	return k.Namespace == spaceCRI && labels[labelKind] != "" && (records[extensionRequest] != nil || records[extensionSandbox] != nil)
 }
 
 // container tells of a container if it asks to be served, and reports whether it does.
@@ -385,7 +388,7 @@ func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k K
 	out := Container{Key: k, Made: r.CreatedAt, Options: map[string]string{}}
 	spec := specOf(r)
 	switch {
-	case !ofCRI(k, r.Labels):
+	case !ofCRI(k, r.Labels, r.Extensions):
 		out.option(r.Labels, Prefix)
 	case r.Labels[labelKind] == "sandbox":
 		return false, nil
@@ -521,7 +524,11 @@ func (c *Client) respawn(ctx context.Context, k Key, pid int) error {
 	if err != nil {
 		return err
 	}
-	if ofCRI(k, labels) || labels[labelRestart] != "" { // whatever we were told before
+	records, err := ctr.Extensions(ctx)
+	if err != nil {
+		return err
+	}
+	if ofCRI(k, labels, records) || labels[labelRestart] != "" { // whatever we were told before
 		return ErrOwned
 	}
 	out, err := output(ctx, ctr, labels[labelLog])
@@ -557,6 +564,11 @@ func output(ctx context.Context, ctr client.Container, uri string) (cio.Creator,
 		return nil, fmt.Errorf("label %s: %w", labelLog, err)
 	case u.Scheme != "file", u.Host != "", !path.IsAbs(u.Path):
 		return nil, fmt.Errorf("label %s is %q; only file:///PATH is taken", labelLog, uri)
+	}
+	if info, err := ctr.Info(ctx); err != nil {
+		return nil, err
+	} else if info.Image == "" { // no image has said it
+		return cio.LogURI(u), nil
 	}
 	image, err := ctr.Image(ctx)
 	if errdefs.IsNotFound(err) {

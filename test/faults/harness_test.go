@@ -188,7 +188,7 @@ func command(t *testing.T, dir string, more map[string]string, services ...strin
 	var y strings.Builder
 	fmt.Fprintf(&y, "listen: %q\nrun-dir: %s\nlog-format: text\nservices:\n", n.address, dir)
 	for _, s := range services {
-		fmt.Fprintf(&y, "  - {name: %s, expect: notify, select: {process: \"^[^ ]*/actor [a-z]+ %s( |$)\"}, notify: {mode: \"0666\"%s}}\n", s, s, more[s])
+		fmt.Fprintf(&y, "  - {name: %s, expect: notify, select: {process: \"^[^ ]*/actor [a-z]+ %s( |$)\"}, timeouts: {start: 0, reload: 0, stop: 0}, notify: {mode: \"0666\"%s}}\n", s, s, more[s])
 	}
 	file := filepath.Join(bin.dir, filepath.Base(dir)+".yaml")
 	if err := os.WriteFile(file, []byte(y.String()), 0o644); err != nil {
@@ -331,7 +331,7 @@ func (n *podnotify) actor(uid int, kind, name, socket string, args ...string) *a
 		socket = n.socket(socket)
 	}
 	cmd := exec.Command(bin.actor, append([]string{kind, name}, args...)...)
-	cmd.Env = []string{actorVariable + "=1", "NOTIFY_SOCKET=" + socket, "PATH=" + os.Getenv("PATH")}
+	cmd.Env = []string{actorVariable + "=1", "GORACE=atexit_sleep_ms=0", "NOTIFY_SOCKET=" + socket, "PATH=" + os.Getenv("PATH")}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		n.t.Fatal(err)

@@ -580,7 +580,7 @@ func TestTwins(t *testing.T) {
 	h.until("/readyz/twin", 200)
 
 	// A task that somebody else starts while a respawn is due stays.
-	pid := h.plain("own", []string{"expect=notify", "respawn.mode=containerd", "respawn.delay=3s"}, nil, "/mydaemon", "-l", "127.0.0.1:7072")
+	pid := h.plain("own", []string{"expect=notify", "respawn.mode=containerd", "respawn.delay=20s", "respawn.max-delay=20s"}, nil, "/mydaemon", "-l", "127.0.0.1:7072")
 	h.until("/readyz/own", 200)
 	h.kill("KILL", pid)
 	h.until("/readyz/own", 503)
@@ -588,7 +588,7 @@ func TestTwins(t *testing.T) {
 	h.ctr("tasks", "start", "--detach", "--null-io", "own")
 	pid = h.task("own")
 	h.until("/readyz/own", 200)
-	time.Sleep(4 * time.Second) // in which it would have been replaced
+	time.Sleep(21 * time.Second) // in which it would have been replaced
 	if s := h.status("own"); h.task("own") != pid || !s.Ready || s.Main.PID != pid {
 		t.Errorf("task %d was replaced: %+v", pid, s)
 	}
