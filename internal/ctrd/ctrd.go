@@ -37,6 +37,9 @@ import (
 // Prefix begins the labels and annotations that are for podnotify.
 const Prefix = "podnotify.io/"
 
+// labelInject is of pods that have a sidecar injected, which takes the same annotations.
+const labelInject = Prefix + "inject"
+
 // What containerd's CRI plugin and kubelet write.
 const (
 	spaceCRI          = "k8s.io"                 // the only namespace that the plugin knows
@@ -401,7 +404,11 @@ func (c *Client) container(ctx context.Context, d *client.Client, h Handler, k K
 		if err != nil {
 			return false, err
 		}
-		out.option(c.config(k, sandbox, extensionSandbox).Annotations, Prefix+out.Pod.Container+".")
+		asked := c.config(k, sandbox, extensionSandbox)
+		out.option(asked.Annotations, Prefix+out.Pod.Container+".")
+		if asked.Labels[labelInject] == "true" {
+			out.Options = nil // its sidecar's: two who continue a daemon undo an operator's stop
+		}
 	}
 	if _, yes := r.Labels[labelRestart]; yes {
 		out.Owned = true

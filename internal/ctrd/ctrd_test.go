@@ -362,7 +362,14 @@ func TestTask(t *testing.T) {
 func TestLabels(t *testing.T) {
 	s := start(t)
 	s.pod("a")
-	if all := watch(t, s.address).until(t, "connected true", 1); !slices.Contains(all, "container a map[expect:notify respawn.limit:3]") {
+	s.pod("b")
+	injected := s.all[len(s.all)-2].Extensions[extensionSandbox]
+	injected.Value = []byte(strings.Replace(string(injected.Value), `"annotations"`, `"labels": {"podnotify.io/inject": "true"}, "annotations"`, 1))
+	all := watch(t, s.address).until(t, "connected true", 1)
+	if slices.ContainsFunc(all, func(w string) bool { return strings.HasPrefix(w, "container b ") }) {
+		t.Errorf("told %q of a pod that has a sidecar", all)
+	}
+	if !slices.Contains(all, "container a map[expect:notify respawn.limit:3]") {
 		t.Errorf("told %q", all)
 	}
 	forged := map[string]string{labelKind: "container", labelPodName: "p"}
