@@ -126,6 +126,8 @@ type Tenant struct {
 	recalls sync.Once
 	file    *journal.File
 	refused atomic.Bool // it cannot be served
+	met     atomic.Bool // its first process was told of once
+	gone    atomic.Bool // it was removed
 	seeking bool        // of node.mu: its processes are looked out for
 	cgid    uint64      // of node.mu: in node.numbers
 
@@ -500,6 +502,7 @@ func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
 	dep.Journal = nil // until it is known what there is: see known
 	dep.FS, dep.Scope, dep.Stops, dep.CatchUp = n.fs, t, n.sampler, n.catchUp
 	dep.Awaiting, dep.Judged, dep.Among = t.awaits, t.judged, t.among
+	dep.Deaf = func() bool { return !t.met.Load() && !t.refused.Load() && !t.gone.Load() }
 	s, err := New(cfg, dep)
 	if err != nil {
 		return nil, err
@@ -546,6 +549,7 @@ func (t *Tenant) NotStarted() {
 
 // Remove ends the service of a container that is no more.
 func (t *Tenant) Remove() {
+	t.gone.Store(true)
 	n := t.node
 	t.look(false)
 	n.hearing.Lock()
@@ -605,6 +609,7 @@ func (t *Tenant) Created(id proc.ID) error {
 	t.mu.Lock()
 	t.entry, t.depth, t.ctr, t.oom = h.ID(), len(home.Names), c, time.Time{}
 	t.mu.Unlock()
+	t.met.Store(true)
 	t.gen.Add(1)
 	n.mu.Lock()
 	n.cgroups[c.Cgroup] = held{t, c}
@@ -726,8 +731,13 @@ func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	s := t.Service
 	s.hear()
 	if !s.closed {
-		if unseen && s.m.Main() == (lifecycle.ProcID{}) {
-			id = proc.ID{PID: pid, Start: uint64(proc.Uptime() / clockTick)}
+		// It may have been created, and ended before it was known to have started.
+		x := s.m.LastExit()
+		brief := now && s.m.Phase() == lifecycle.Absent && x == nil
+		if (unseen || brief) && s.m.Main() == (lifecycle.ProcID{}) {
+			if unseen {
+				id = proc.ID{PID: pid, Start: uint64(proc.Uptime() / clockTick)}
+			}
 			s.apply(lifecycle.Event{Kind: lifecycle.Found, Who: lifecycle.ProcID(id)})
 		}
 		s.apply(lifecycle.Event{Kind: lifecycle.Ended, Who: lifecycle.ProcID(id), Exit: t.judged(exit)})

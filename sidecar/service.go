@@ -94,6 +94,8 @@ type Deps struct {
 	// Among lists the processes to look at for one that is named by a number of another
 	// PID namespace; nil: all.
 	Among func() ([]int, error)
+	// Deaf reports whether the service's processes are not known yet: what is said waits.
+	Deaf func() bool
 	// CatchUp applies what is queued on a socket that the service shares with
 	// others, theirs too. It is called without the service's lock.
 	CatchUp func()
@@ -284,6 +286,9 @@ func (s *Service) Serve(ctx context.Context) error {
 			}
 			return fmt.Errorf("cannot receive for service %s: %w", s.cfg.Name, err)
 		}
+		for s.deaf() && ctx.Err() == nil {
+			time.Sleep(time.Millisecond) // what is queued stays so, and so does the sender
+		}
 		for again := true; again; {
 			s.mu.Lock()
 			var err error
@@ -339,12 +344,15 @@ func (s *Service) Close() {
 
 // drain applies what is queued on the socket. The lock is held.
 func (s *Service) drain(most int) (again bool, err error) {
-	if s.ln == nil || s.closed {
+	if s.ln == nil || s.closed || s.deaf() {
 		return false, nil
 	}
 	_, again, err = s.ln.Drain(s, most)
 	return again, err
 }
+
+// deaf reports whether nobody could be told from a stranger yet.
+func (s *Service) deaf() bool { return s.dep.Deaf != nil && s.dep.Deaf() }
 
 // hear takes the lock, with all applied that was said before. What others said on a
 // shared socket takes their locks, so that comes first.
