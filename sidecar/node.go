@@ -609,7 +609,6 @@ func (t *Tenant) Created(id proc.ID) error {
 	t.mu.Lock()
 	t.entry, t.depth, t.ctr, t.oom = h.ID(), len(home.Names), c, time.Time{}
 	t.mu.Unlock()
-	t.met.Store(true)
 	t.gen.Add(1)
 	n.mu.Lock()
 	n.cgroups[c.Cgroup] = held{t, c}
@@ -619,6 +618,7 @@ func (t *Tenant) Created(id proc.ID) error {
 	}
 	n.mu.Unlock()
 	t.known()
+	t.met.Store(true) // after it, or what is heard now would be forgotten
 	n.deliver(t)
 	return nil
 }
