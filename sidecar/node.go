@@ -252,6 +252,9 @@ func (n *Node) hear(ctx context.Context) error {
 			if again, err = n.drain(batch); err != nil {
 				return fmt.Errorf("cannot receive for this node: %w", err)
 			}
+			if again {
+				notify.Yield()
+			}
 		}
 	}
 	return nil

@@ -33,7 +33,7 @@ import (
 )
 
 // batch is how many datagrams the receiver applies before it lets others have the
-// lock.
+// lock, and the processor.
 const batch = 64
 
 // Scope says which processes are a service's own.
@@ -298,6 +298,9 @@ func (s *Service) Serve(ctx context.Context) error {
 			s.mu.Unlock()
 			if err != nil && !errors.Is(err, notify.ErrClosed) {
 				return fmt.Errorf("cannot receive for service %s: %w", s.cfg.Name, err)
+			}
+			if again {
+				notify.Yield()
 			}
 		}
 	}

@@ -92,7 +92,7 @@ func withdraw() {
 // start loads the configuration, makes a run-dir if there is none to be had, and
 // serves until that ends with a code.
 func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve func(config.Config, *slog.Logger) (int, error)) error {
-	a.travelLight()
+	a.travelLight(mode)
 	if mode == config.Sidecar {
 		withdraw()
 	}
