@@ -25,8 +25,8 @@ import (
 // before its runtime's word of it has come to us.
 const (
 	lettersKept = 1024
-	lettersEach = 64 // of one container
-	letterAge   = 10 * time.Second
+	lettersEach = 64               // of one container
+	letterAge   = 10 * time.Second // also of what waits on a container's own socket
 )
 
 // routesKept bounds how many senders are remembered.
@@ -57,7 +57,8 @@ type Node struct {
 	routes  map[int]route
 	letters []letter
 	expire  *time.Timer
-	current bool // see Connected
+	current bool          // see Connected
+	age     time.Duration // letterAge
 
 	mu      sync.Mutex // leaf: nobody waits on anything under it
 	tenants map[*Tenant]bool
@@ -126,8 +127,6 @@ type Tenant struct {
 	recalls sync.Once
 	file    *journal.File
 	refused atomic.Bool // it cannot be served
-	met     atomic.Bool // its first process was told of once
-	gone    atomic.Bool // it was removed
 	seeking bool        // of node.mu: its processes are looked out for
 	cgid    uint64      // of node.mu: in node.numbers
 
@@ -138,12 +137,13 @@ type Tenant struct {
 	last  int            // the first process before this one, of whose end we know
 	spent time.Time      // up to when searches are paid for, see among
 	oom   time.Time      // when it ran out of memory
+	met   chan struct{}  // closed when its own socket is heard again; nil: it is
 }
 
 // NewNode binds the socket of all containers, with mode. Nothing is heard before Run.
 func NewNode(fs proc.FS, address string, mode fs.FileMode, log *slog.Logger) (*Node, error) {
 	n := &Node{
-		fs: fs, log: log, self: os.Getpid(),
+		fs: fs, log: log, self: os.Getpid(), age: letterAge,
 		routes:  map[int]route{},
 		tenants: map[*Tenant]bool{},
 		cgroups: map[string]held{},
@@ -209,7 +209,7 @@ func (n *Node) Connected(yes bool) {
 		n.letters[i].at = now
 	}
 	if n.expire.Stop(); yes && len(n.letters) > 0 {
-		n.expire.Reset(letterAge)
+		n.expire.Reset(n.age)
 	}
 }
 
@@ -429,7 +429,7 @@ func (n *Node) keep(p *notify.Packet, from proc.Container) bool {
 		return false
 	}
 	if len(n.letters) == 0 && n.current {
-		n.expire.Reset(letterAge)
+		n.expire.Reset(n.age)
 	}
 	if len(p.FDs) != 1 || !(p.Message.BarrierOnly() && notify.IsPipe(p.FDs[0]) || p.Message.Has(notify.FlagMainPIDFD)) {
 		for _, fd := range p.TakeFDs() { // who sends hundreds must not use up our own
@@ -448,14 +448,14 @@ func (n *Node) forget() {
 		return
 	}
 	now := time.Now()
-	for len(n.letters) > 0 && now.Sub(n.letters[0].at) >= letterAge {
+	for len(n.letters) > 0 && now.Sub(n.letters[0].at) >= n.age {
 		l := n.letters[0]
 		n.letters = n.letters[1:]
 		n.drop(dropStranger, l.packet.From, l.from)
 		l.packet.Close()
 	}
 	if len(n.letters) > 0 {
-		n.expire.Reset(letterAge - now.Sub(n.letters[0].at))
+		n.expire.Reset(n.age - now.Sub(n.letters[0].at))
 	} else {
 		n.letters = nil
 	}
@@ -505,7 +505,8 @@ func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
 	dep.Journal = nil // until it is known what there is: see known
 	dep.FS, dep.Scope, dep.Stops, dep.CatchUp = n.fs, t, n.sampler, n.catchUp
 	dep.Awaiting, dep.Judged, dep.Among = t.awaits, t.judged, t.among
-	dep.Deaf = func() bool { return !t.met.Load() && !t.refused.Load() && !t.gone.Load() }
+	dep.Deaf, dep.Met = t.deaf, t.meets
+	t.met = make(chan struct{})
 	s, err := New(cfg, dep)
 	if err != nil {
 		return nil, err
@@ -530,6 +531,7 @@ func (n *Node) Add(cfg Config, dep Deps) (*Tenant, error) {
 // Refuse has the service say why it cannot be served, and hear nothing.
 func (t *Tenant) Refuse(why string) {
 	t.refused.Store(true)
+	t.listen()
 	s := t.Service
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -552,7 +554,6 @@ func (t *Tenant) NotStarted() {
 
 // Remove ends the service of a container that is no more.
 func (t *Tenant) Remove() {
-	t.gone.Store(true)
 	n := t.node
 	t.look(false)
 	n.hearing.Lock()
@@ -621,7 +622,7 @@ func (t *Tenant) Created(id proc.ID) error {
 	}
 	n.mu.Unlock()
 	t.known()
-	t.met.Store(true) // after it, or what is heard now would be forgotten
+	t.listen() // after it, or what is heard now would be forgotten
 	n.deliver(t)
 	return nil
 }
@@ -723,7 +724,12 @@ func (s *Service) introduce(p *person, n int) {
 func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	t.mu.Lock()
 	id := t.entry
+	t.mu.Unlock()
 	unseen := id.PID != pid
+	if unseen && t.node.lives(id) {
+		return // of a task before, that was over when this one was listed
+	}
+	t.mu.Lock()
 	told := unseen && (!now || t.last == pid) // containerd tells of some ends twice
 	t.last = pid
 	t.mu.Unlock()
@@ -734,9 +740,10 @@ func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	s := t.Service
 	s.hear()
 	if !s.closed {
-		// It may have been created, and ended before it was known to have started.
+		// It may have been created, and ended before it was known to have started: no main
+		// process was of its container, and the last one that ended was of another.
 		x := s.m.LastExit()
-		brief := now && s.m.Phase() == lifecycle.Absent && x == nil
+		brief := now && s.entry != id && (x == nil || x.Who != lifecycle.ProcID(id))
 		if (unseen || brief) && s.m.Main() == (lifecycle.ProcID{}) {
 			if unseen {
 				id = proc.ID{PID: pid, Start: uint64(proc.Uptime() / clockTick)}
@@ -750,20 +757,86 @@ func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	t.Ended()
 }
 
-// Ended tells that the container does not run any more.
+// lives reports whether a container's first process does.
+func (n *Node) lives(id proc.ID) bool {
+	if id.PID == 0 {
+		return false
+	}
+	st, err := n.fs.Stat(id.PID)
+	return err == nil && st.ID() == id && !st.State.Dead()
+}
+
+// Ended tells that the container does not run any more. What is said on its own socket
+// from here on is the next task's, and waits for containerd's word of that.
 func (t *Tenant) Ended() {
 	t.look(false)
 	t.node.hearing.Lock()
 	t.known()
 	t.leave()
 	t.node.hearing.Unlock()
+	s := t.Service
+	s.hear() // the last words
 	t.mu.Lock()
 	if t.entry.PID != 0 {
 		t.last = t.entry.PID
 	}
 	t.entry = proc.ID{}
+	if t.met == nil && !t.refused.Load() {
+		t.met = make(chan struct{})
+	}
 	t.mu.Unlock()
 	t.gen.Add(1)
+	if !s.closed {
+		s.settle()
+	}
+	s.mu.Unlock()
+}
+
+// deaf reports whether nothing on the container's own socket is heard: there is no first
+// process yet to tell its words from a stranger's.
+func (t *Tenant) deaf() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.met != nil
+}
+
+// listen has the container's own socket heard.
+func (t *Tenant) listen() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.met != nil {
+		close(t.met)
+		t.met = nil
+	}
+}
+
+// meets waits until the container's own socket is heard. Who has waited for as long as a
+// letter is kept, with containerd there to tell, is nobody's: that no process can be told
+// of must not hold its senders for ever.
+func (t *Tenant) meets(ctx context.Context) {
+	current := func() (bool, time.Duration) {
+		t.node.hearing.Lock()
+		defer t.node.hearing.Unlock()
+		return t.node.current, t.node.age
+	}
+	for {
+		t.mu.Lock()
+		met := t.met
+		t.mu.Unlock()
+		if met == nil {
+			return
+		}
+		before, age := current()
+		select {
+		case <-met:
+		case <-ctx.Done():
+			return
+		case <-time.After(age):
+			if now, _ := current(); before && now {
+				t.listen()
+			}
+		}
+	}
 }
 
 // oomSpan is how far apart the word that memory ran out and that of the end may come.

@@ -95,7 +95,11 @@ func (l *lodger) run(below bool, script string, env ...string) *exec.Cmd {
 		l.Fatal(err)
 	}
 	defer dir.Close()
-	cmd := testdaemon.Command(script, append(env, "NOTIFY_SOCKET="+l.host.Env(), "GORACE=atexit_sleep_ms=0")...)
+	socket := l.host.Env()
+	if own := l.Service.Env(); own != "" {
+		socket = own
+	}
+	cmd := testdaemon.Command(script, append(env, "NOTIFY_SOCKET="+socket, "GORACE=atexit_sleep_ms=0")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 	if below {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
@@ -200,6 +204,123 @@ func TestNodeEarly(t *testing.T) {
 		t.Errorf("%v, status %q", s.Phase, s.Status)
 	}
 	h.eventually("the barrier is released", func() bool { _, err := os.Stat(mark); return err == nil })
+}
+
+// own gives a container a socket of its own.
+func own(t *testing.T) func(*Config) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return func(c *Config) { c.Address, c.Mode = filepath.Join(dir, "notify"), 0o666 }
+}
+
+// speak runs a container's first process, until it has said something.
+func (l *lodger) speak(what string) *exec.Cmd {
+	l.Helper()
+	mark := filepath.Join(l.TempDir(), "mark")
+	cmd := l.run(true, "send "+what+"; touch "+mark+"; wait")
+	l.host.eventually("it is said", func() bool { _, err := os.Stat(mark); return err == nil })
+	return cmd
+}
+
+// hearNow has all heard that is said.
+func (l *lodger) hearNow() {
+	l.hear()
+	l.settle()
+	l.Service.mu.Unlock()
+}
+
+// TestNodeOwnEarly: what a daemon says on a socket of its own before its runtime's word of
+// it has come is kept, also of a later task.
+func TestNodeOwnEarly(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", own(t))
+	cmd := a.speak(`READY=1`)
+	a.hearNow()
+	for respawns := range 3 {
+		if p := a.Look().Phase; p == lifecycle.Ready || a.dropped(dropStranger) != 0 {
+			t.Fatalf("after %d respawns it is %v, dropped %v", respawns, p, a.Look().Facts.Dropped)
+		}
+		for _, tell := range []func(proc.ID) error{a.ctr.Created, a.ctr.Started, a.ctr.Started} {
+			if err := tell(atPID(t, cmd.Process.Pid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := a.phase(lifecycle.Ready); s.Respawns != respawns {
+			t.Errorf("%d respawns, want %d", s.Respawns, respawns)
+		}
+		a.Kill(unix.SIGKILL)
+		a.phase(lifecycle.Gone)
+		cmd.Wait()
+		a.ctr.Exited(cmd.Process.Pid, lifecycle.Exit{Known: true, Signal: 9}, true)
+		cmd = a.speak(`READY=1`)
+		a.hearNow()
+	}
+}
+
+// TestNodeOwnRecalls: nothing is heard before what was known is recalled, or it would be
+// forgotten.
+func TestNodeOwnRecalls(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", own(t))
+	id := atPID(t, a.speak(`READY=1`).Process.Pid)
+	created := make(chan error, 1)
+	a.Service.mu.Lock() // nothing can be recalled
+	go func() { created <- a.ctr.Created(id) }()
+	h.eventually("it is about to be recalled", func() bool {
+		a.ctr.mu.Lock()
+		defer a.ctr.mu.Unlock()
+		return a.ctr.entry == id
+	})
+	time.Sleep(10 * time.Millisecond)
+	if !a.ctr.deaf() {
+		t.Error("it is heard")
+	}
+	a.Service.mu.Unlock()
+	if err := <-created; err != nil || a.ctr.deaf() {
+		t.Errorf("then it is deaf: %v, %v", a.ctr.deaf(), err)
+	}
+	a.phase(lifecycle.Ready)
+}
+
+// TestNodeOwnNobody: who speaks on a container's own socket, and is never told of by its
+// runtime, is a stranger in the end, and does not wait for ever; nor does the end of the service.
+func TestNodeOwnNobody(t *testing.T) {
+	h := newHost(t)
+	h.hearing.Lock()
+	h.age = 50 * time.Millisecond
+	h.hearing.Unlock()
+	a, b, c := h.serve("a", own(t)), h.serve("b", own(t)), h.serve("c", own(t))
+	cmd := a.speak(`READY=1`)
+	h.eventually("it is dropped", func() bool { return a.dropped(dropStranger) == 1 })
+	if err := a.ctr.Started(atPID(t, cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	a.run(false, "send STATUS=x; barrier").Wait()
+	h.eventually("it is heard again", func() bool { return a.dropped(dropStranger) == 2 })
+
+	h.Connected(false)
+	cmd = b.speak(`READY=1`)
+	time.Sleep(5 * h.age)
+	if n := b.dropped(dropStranger); n != 0 {
+		t.Error("containerd could not tell, and it is dropped")
+	}
+	if err := b.ctr.Started(atPID(t, cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	b.phase(lifecycle.Ready)
+	h.hearing.Lock()
+	h.age = time.Hour
+	h.hearing.Unlock()
+	c.speak("READY=1") // and waits while everything ends
+
+	d := h.serve("d", own(t))
+	d.ctr.Refuse("of no reason")
+	d.speak("READY=1")
+	h.eventually("who is refused is not waited for", func() bool { return d.dropped(dropStranger) == 1 })
 }
 
 func (h *host) eventually(what string, ok func() bool) {
@@ -327,6 +448,64 @@ func TestNodeBrief(t *testing.T) {
 	}
 	if s := a.Look(); s.Respawns != 0 || s.Phase != lifecycle.Gone || s.LastExit == nil || s.LastExit.Code != 7 {
 		t.Errorf("%v, %v", s.Phase, s.LastExit)
+	}
+}
+
+// TestNodeCreatedOnly: a process that has ended between being created and being started
+// has been there, also if it is not the first.
+func TestNodeCreatedOnly(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	for code := range 3 {
+		mark := filepath.Join(t.TempDir(), "mark")
+		cmd := a.run(true, fmt.Sprintf("await %s; exit %d", mark, code))
+		if err := a.ctr.Created(atPID(t, cmd.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(mark, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		for range 2 {
+			a.ctr.Exited(cmd.Process.Pid, lifecycle.Exit{Known: true, Code: code}, true)
+		}
+		if s := a.Look(); s.Respawns != code || s.Phase != lifecycle.Gone || s.LastExit == nil || s.LastExit.Code != code {
+			t.Errorf("%v, %v, %d respawns, want code %d", s.Phase, s.LastExit, s.Respawns, code)
+		}
+	}
+}
+
+// TestNodeEndsOnce: a container that ends after its main process, which was not its first,
+// has not ended twice.
+func TestNodeEndsOnce(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	cmd := a.run(true, `spawn ignore|wait; send MAINPID=$CHILD\nREADY=1; wait`)
+	if err := a.ctr.Started(atPID(t, cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	a.phase(lifecycle.Ready)
+	a.Kill(unix.SIGKILL)
+	child := a.phase(lifecycle.Gone).LastExit.Who
+	cmd.Process.Kill()
+	cmd.Wait()
+	a.ctr.Exited(cmd.Process.Pid, lifecycle.Exit{Known: true, Code: 1}, true)
+	if s := a.Look(); s.Phase != lifecycle.Gone || s.LastExit.Who != child {
+		t.Errorf("it is %v, and ended is %v, want %v", s.Phase, s.LastExit.Who, child)
+	}
+}
+
+// TestNodeOldEnd: what was listed is not ended by older news that comes after it.
+func TestNodeOldEnd(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	old := a.run(true, "exit 0")
+	old.Wait()
+	pid := a.start("send READY=1; wait")
+	a.phase(lifecycle.Ready)
+	a.ctr.Exited(old.Process.Pid, lifecycle.Exit{Known: true}, true)
+	if s := a.Look(); s.Phase != lifecycle.Ready || s.Main.PID != pid || !a.ctr.Member(pid) {
+		t.Errorf("it is %v, main process %v, known %v", s.Phase, s.Main, a.ctr.Member(pid))
 	}
 }
 

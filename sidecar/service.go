@@ -94,8 +94,10 @@ type Deps struct {
 	// Among lists the processes to look at for one that is named by a number of another
 	// PID namespace; nil: all.
 	Among func() ([]int, error)
-	// Deaf reports whether the service's processes are not known yet: what is said waits.
+	// Deaf reports whether the service's processes are not known yet, so that what is said
+	// on its own socket waits, and Met waits until they are; nil: they always are.
 	Deaf func() bool
+	Met  func(context.Context)
 	// CatchUp applies what is queued on a socket that the service shares with
 	// others, theirs too. It is called without the service's lock.
 	CatchUp func()
@@ -286,8 +288,8 @@ func (s *Service) Serve(ctx context.Context) error {
 			}
 			return fmt.Errorf("cannot receive for service %s: %w", s.cfg.Name, err)
 		}
-		for s.deaf() && ctx.Err() == nil {
-			time.Sleep(time.Millisecond) // what is queued stays so, and so does the sender
+		if s.dep.Met != nil {
+			s.dep.Met(s.life) // what is queued stays so, and so does the sender
 		}
 		for again := true; again; {
 			s.mu.Lock()
