@@ -291,21 +291,28 @@ func (r *registry) of(k ctrd.Key) *container {
 }
 
 // Created implements ctrd.Handler.
-func (r *registry) Created(k ctrd.Key, id proc.ID) { r.told(k, id, (*sidecar.Tenant).Created) }
+func (r *registry) Created(k ctrd.Key, id proc.ID) error {
+	_, err := r.told(k, id, (*sidecar.Tenant).Created)
+	return err
+}
 
 // Started implements ctrd.Handler.
-func (r *registry) Started(k ctrd.Key, id proc.ID) {
-	if n := r.told(k, id, (*sidecar.Tenant).Started); n != nil {
+func (r *registry) Started(k ctrd.Key, id proc.ID) error {
+	n, err := r.told(k, id, (*sidecar.Tenant).Started)
+	if n != nil {
 		r.mu.Lock()
 		n.pid = id.PID // from here on a task that is to be replaced is this one
 		r.mu.Unlock()
 	}
+	return err
 }
 
-func (r *registry) told(k ctrd.Key, id proc.ID, tell func(*sidecar.Tenant, proc.ID) error) *container {
+// told returns the container if it is heard now. The error is that there are no
+// descriptors, which may pass; others stay and are said.
+func (r *registry) told(k ctrd.Key, id proc.ID, tell func(*sidecar.Tenant, proc.ID) error) (*container, error) {
 	n := r.of(k)
 	if n == nil {
-		return nil
+		return nil, nil
 	}
 	err := r.bind(n, id)
 	if err == nil {
@@ -313,13 +320,16 @@ func (r *registry) told(k ctrd.Key, id proc.ID, tell func(*sidecar.Tenant, proc.
 	}
 	if err == nil {
 		n.trouble.Store(nil)
-		return n
+		return n, nil
+	}
+	if r.scarce.Exhausted(err) {
+		return nil, fmt.Errorf("cannot hold the first process of container %s: %w", n.Name(), err)
 	}
 	r.log.Warn("the first process of a container cannot be held", "service", n.Name(), "pid", id.PID, "error", err)
 	if !errors.Is(err, proc.ErrGone) && !errors.Is(err, proc.ErrReused) {
 		n.trouble.Store(new(fmt.Sprintf("its first process, %d, cannot be held: %v", id.PID, err)))
 	}
-	return nil
+	return nil, nil
 }
 
 // bind notes where a container's first process lives. A cgroup in which another container

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -140,7 +141,9 @@ func TestOneCgroup(t *testing.T) {
 	if err := r.bind(first, idOf(t, one)); err != nil {
 		t.Errorf("told again: %v", err)
 	}
-	r.Started(second.what.Key, idOf(t, two))
+	if err := r.Started(second.what.Key, idOf(t, two)); err != nil {
+		t.Errorf("it is told again, and will be refused again: %v", err)
+	}
 	warnings := strings.Join(second.Look().Facts.Warnings, "; ")
 	if !strings.Contains(warnings, "container one lives in the same cgroup") {
 		t.Errorf("warnings are %q", warnings)
@@ -209,6 +212,38 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	if !r.scarce.Exhausted(unix.EMFILE) || !r.degraded()["descriptors"] {
 		t.Error("podnotify_degraded does not say so")
+	}
+}
+
+// TestNoDescriptorForFirst: a first process that cannot be looked at for want of descriptors
+// is asked for again.
+func TestNoDescriptorForFirst(t *testing.T) {
+	r := registered(t, "/nowhere")
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	x := plain("s", "x")
+	r.Container(x)
+	id := idOf(t, c)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := r.Started(x.Key, id)
+	if e := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); e != nil {
+		t.Fatal(e)
+	}
+	if !errors.Is(err, unix.EMFILE) || !r.degraded()["descriptors"] {
+		t.Errorf("without descriptors: %v, degraded %v", err, r.degraded())
+	}
+	err = r.Started(x.Key, id)
+	if n := r.named("x"); errors.Is(err, unix.EMFILE) || n.entry != id {
+		t.Errorf("with descriptors: %v, bound is %v, want %v", err, n.entry, id)
 	}
 }
 

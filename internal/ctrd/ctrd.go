@@ -89,9 +89,10 @@ func (c *Container) Origin(key string) string {
 type Handler interface {
 	Container(c Container) // exists, or has changed; older ones of a namespace first
 	// Created and Started tell that its first process waits to become the daemon, and
-	// that it has. When containerd called it so it lived.
-	Created(k Key, id proc.ID)
-	Started(k Key, id proc.ID)
+	// that it has. When containerd called it so it lived. An error says that it could not
+	// be taken in, and that a moment later it may be: everything is told again.
+	Created(k Key, id proc.ID) error
+	Started(k Key, id proc.ID) error
 	// Exited tells how its first process ended: 128+n by signal n. With now it has just
 	// happened.
 	Exited(k Key, pid int, status uint32, now bool)
@@ -278,7 +279,7 @@ func (c *Client) task(ctx context.Context, d *client.Client, h Handler, k Key, t
 // begun tells of a first process if it still is one: containerd's word may be old, and
 // the number another's by now. While the process is held, containerd is asked again. What
 // has ended is told next.
-func (c *Client) begun(ctx context.Context, d *client.Client, k Key, pid int, tell func(Key, proc.ID)) error {
+func (c *Client) begun(ctx context.Context, d *client.Client, k Key, pid int, tell func(Key, proc.ID) error) error {
 	p, err := proc.Proc.Open(pid)
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		return err // everything is listed again, in a moment
@@ -292,7 +293,7 @@ func (c *Client) begun(ctx context.Context, d *client.Client, k Key, pid int, te
 	defer p.Close()
 	now, err := c.taskOf(ctx, d, k)
 	if now != nil && int(now.Pid) == pid && now.Status != task.Status_STOPPED && !p.Ended() {
-		tell(k, p.ID())
+		return tell(k, p.ID())
 	}
 	return err
 }

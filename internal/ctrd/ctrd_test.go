@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/typeurl/v2"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -182,12 +183,18 @@ func (s *standin) pod(id string) {
 type heard struct {
 	mu   sync.Mutex
 	news []string
+	full int           // so many times there is no room for a first process
 	cond chan struct{} // one at most
 }
 
 func watch(t *testing.T, address string) *heard {
 	t.Helper()
-	h := &heard{cond: make(chan struct{}, 1)}
+	return watchFull(t, address, 0)
+}
+
+func watchFull(t *testing.T, address string, times int) *heard {
+	t.Helper()
+	h := &heard{cond: make(chan struct{}, 1), full: times}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -206,6 +213,17 @@ func (h *heard) tell(format string, args ...any) {
 	case h.cond <- struct{}{}:
 	default:
 	}
+}
+
+func (h *heard) take(format string, k Key) error {
+	h.tell(format, k.ID)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.full == 0 {
+		return nil
+	}
+	h.full--
+	return unix.EMFILE
 }
 
 func (h *heard) all() []string {
@@ -237,8 +255,8 @@ func (h *heard) until(t *testing.T, word string, n int) []string {
 }
 
 func (h *heard) Container(c Container)                      { h.tell("container %s %v", c.ID, c.Options) }
-func (h *heard) Created(k Key, _ proc.ID)                   { h.tell("created %s", k.ID) }
-func (h *heard) Started(k Key, _ proc.ID)                   { h.tell("started %s", k.ID) }
+func (h *heard) Created(k Key, _ proc.ID) error             { return h.take("created %s", k) }
+func (h *heard) Started(k Key, _ proc.ID) error             { return h.take("started %s", k) }
 func (h *heard) Exited(k Key, _ int, status uint32, _ bool) { h.tell("exited %s %d", k.ID, status) }
 func (h *heard) OutOfMemory(k Key)                          { h.tell("out of memory %s", k.ID) }
 func (h *heard) Stopped(k Key)                              { h.tell("stopped %s", k.ID) }
@@ -352,6 +370,23 @@ func TestTask(t *testing.T) {
 		}
 	}
 	if want := []string{"started running", "created created"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// TestToldAgain: a first process for which there is no room is told again, until there is.
+func TestToldAgain(t *testing.T) {
+	s := start(t)
+	s.plain("a", time.Unix(1e9, 0))
+	s.tasks = []*task.Process{{ID: "a", Pid: uint32(os.Getpid()), Status: task.Status_RUNNING}}
+	all := watchFull(t, s.address, 2).until(t, "connected true", 1)
+	var got []string
+	for _, w := range all {
+		if !strings.HasPrefix(w, "container ") {
+			got = append(got, w)
+		}
+	}
+	if want := []string{"started a", "connected false", "started a", "connected false", "started a", "connected true"}; !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
