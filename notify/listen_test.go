@@ -167,6 +167,31 @@ func TestDrainMax(t *testing.T) {
 	expect(t, &r, `MAINPID:"0"`, `MAINPID:"1"`, `MAINPID:"2"`, `MAINPID:"3"`, `MAINPID:"4"`)
 }
 
+func TestQueued(t *testing.T) {
+	l := mustListen(t, Config{})
+	for range 2 {
+		if l.Queued() {
+			t.Error("something is queued, and nothing was sent")
+		}
+		sendRaw(t, l.Env(), nil) // zero bytes are a datagram, too
+		sendRaw(t, l.Env(), []byte("READY=1"))
+		if allocs := testing.AllocsPerRun(10, func() {
+			if !l.Queued() {
+				t.Fatal("nothing is queued")
+			}
+		}); allocs != 0 {
+			t.Errorf("%v allocations", allocs)
+		}
+		if n := drainAll(t, l, &recorder{}); n != 2 {
+			t.Errorf("drained %d of 2 datagrams", n)
+		}
+	}
+	l.Close()
+	if !l.Queued() { // that it is closed
+		t.Error("Drain of a closed listener would find nothing")
+	}
+}
+
 // The pidfd of a sender that has been waited for must still be its own.
 func TestDeadSender(t *testing.T) {
 	noLeak(t)

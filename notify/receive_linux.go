@@ -124,8 +124,11 @@ type receiver struct {
 	*buffer
 
 	drain   func(fd uintptr) // receiver.receive, bound once
-	conn    syscall.RawConn  // of takeRights
-	refuses atomic.Bool      // descriptors, see ration
+	look    func(fd uintptr) // receiver.ask, likewise
+	asked   pollState        // of Queued
+	queued  bool
+	conn    syscall.RawConn // of takeRights
+	refuses atomic.Bool     // descriptors, see ration
 }
 
 // buffer is what every datagram is received into. A Listener has one only while it
@@ -149,7 +152,18 @@ var buffers = sync.Pool{New: func() any {
 	return b
 }}
 
-func (r *receiver) init() { r.drain = r.receive }
+func (r *receiver) init() { r.drain, r.look = r.receive, r.ask }
+
+// Queued reports whether Drain would find anything: a datagram, or what is wrong with the
+// socket. It may be called like Drain. A Drain of nothing costs a little more, and much more
+// if the buffer for it has to be made anew.
+func (l *Listener) Queued() bool {
+	r := &l.receiver
+	return l.raw.Control(r.look) != nil || r.queued
+}
+
+// ask is Queued with the descriptor at hand.
+func (r *receiver) ask(fd uintptr) { r.queued = r.asked.ask(fd) }
 
 // Drain takes datagrams off the queue and hands each to h, until none is left or it has
 // taken max of them; again says that it was max. It never blocks and allocates nothing.

@@ -104,17 +104,17 @@ func (s *Service) remember() {
 		return
 	}
 	m.core, m.said, m.at, m.due = c, said, now, time.Time{}
-	r := s.record(c)
 	if waits := changed && !s.dep.Parent && s.m.Phase() != lifecycle.Gone; !waits {
 		// STATUS is no promise; a process that is gone proves itself that a record
 		// of its life is old; and with podnotify run the daemon begins anew.
 		s.release(&m.later, nil)
 		// The parent has let a daemon go on that runs where we do, once we rest.
-		if s.dep.Parent || !m.put(r) {
+		if r := s.record(c); s.dep.Parent || !m.put(r) {
 			m.file.Write(r, nil)
 		}
 		return
 	}
+	r := s.record(c)
 	if m.put(r) {
 		s.release(&m.later, nil)
 		return

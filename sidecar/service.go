@@ -373,7 +373,7 @@ func (s *Service) hear() {
 // cannot hold the end of a process back. An error of the socket is the receiver's to
 // report.
 func (s *Service) catchUp() {
-	if s.ln != nil {
+	if s.ln != nil && !s.closed && s.ln.Queued() { // mostly not
 		_, _ = s.drain(s.ln.Backlog())
 	}
 }

@@ -65,9 +65,10 @@ var roles = map[string]func(){
 		fmt.Println("ready")
 		io.Copy(io.Discard, os.Stdin)
 	},
-	"parent":   parent,
-	"launcher": launcher,
-	"leaf":     leaf,
+	"parent":     parent,
+	"launcher":   launcher,
+	"leaf":       leaf,
+	"unbothered": unbothered,
 }
 
 func init() {

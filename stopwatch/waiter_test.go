@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	ossignal "os/signal"
 	"syscall"
 	"testing"
 	"time"
@@ -156,6 +157,61 @@ func TestWaiter(t *testing.T) {
 	}
 	if len(said) != 3 {
 		t.Errorf("it said %v", said)
+	}
+}
+
+// unbothered has a child stop, go on and end, and says which of that a signal told of.
+func unbothered() {
+	told := make(chan os.Signal, 16)
+	ossignal.Notify(told, unix.SIGCHLD, unix.SIGWINCH)
+	// The kernel has sent SIGCHLD by the time that waitid tells, and takes it, having
+	// the lower number, before SIGWINCH.
+	now := func() (list []os.Signal) {
+		unix.Kill(os.Getpid(), unix.SIGWINCH)
+		for {
+			sig := <-told
+			if sig == unix.SIGWINCH {
+				return list
+			}
+			list = append(list, sig)
+		}
+	}
+	w := NewWaiter(proc.Proc, func(tr Transition) {
+		os.Stdout.WriteString(fmt.Sprintln(tr.Kind, now()))
+		h, err := proc.Proc.OpenID(tr.Who)
+		if err != nil {
+			return // it has ended
+		}
+		defer h.Close()
+		switch tr.Kind {
+		case Stopped:
+			h.Signal(unix.SIGCONT)
+		case Continued:
+			h.Signal(unix.SIGKILL)
+		}
+	})
+	cmd := command("raise")
+	in, err := cmd.StdinPipe() // or it ends by itself
+	if err != nil {
+		panic(err)
+	}
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	if err := w.Run(); err != nil {
+		panic(err)
+	}
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// TestUnsignalled: of stops waitid tells, and no signal: it would wake another thread.
+func TestUnsignalled(t *testing.T) {
+	_, lines := launch(t, "unbothered")
+	for _, want := range []string{"stopped []", "continued []", "ended [child exited]"} {
+		if line := next(t, lines); line != want {
+			t.Errorf("it said %q, want %q", line, want)
+		}
 	}
 }
 
