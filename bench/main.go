@@ -38,6 +38,7 @@ var parts = []part{
 	{"processes", processes},
 	{"services", services},
 	{"flood", flooded},
+	{"slow", slow},
 	{"idle", idle},
 }
 

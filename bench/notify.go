@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -229,5 +230,53 @@ services:
 		row{what: "p99", unit: "us", ours: percentile(sends, .99), ref: percentile(quietSends, .99), target: ratioAtMost(3)},
 		row{what: "longest", unit: "us", ours: slices.Max(sends), ref: slices.Max(quietSends), target: none},
 		row{what: "probes answered", unit: "%", ours: 100, ref: missing, target: atLeast(100), note: "a probe without an answer ends the run"})
+	return nil
+}
+
+// slow: what a thousand HTTP clients that cling to their connections do to the probes of
+// others.
+func slow(b *bench) error {
+	p, port, socket, err := b.sidecar(nil, "--expect", "notify", "--select-process", "/speaker ")
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	d, err := b.speaker(socket, "x", port)
+	if err != nil {
+		return err
+	}
+	defer d.kill()
+	n := strconv.Itoa(b.of(1000, 5))
+	var opened, spent float64
+	probes := func(clients int) func() ([]float64, error) {
+		return func() ([]float64, error) {
+			if clients > 0 {
+				c, err := b.start(false, "cling", strconv.Itoa(port), strconv.Itoa(clients))
+				if err != nil {
+					return nil, err
+				}
+				begin, before := time.Now(), cpu(p.Process.Pid)
+				defer func() {
+					c.kill()
+					took := time.Since(begin).Seconds()
+					opened = 1000 * float64(bytes.Count(c.log.Bytes(), []byte("\n"))) / took
+					spent = 100 * (cpu(p.Process.Pid) - before).Seconds() / took
+				}()
+				time.Sleep(2 * time.Second) // all have connected, and most were closed
+			}
+			rows, err := b.numbers(true, "ready", "get", strconv.Itoa(port), "/readyz", "-", n)
+			return scaled(column(rows, 0), 1000), err
+		}
+	}
+	loud, quiet, err := turns(b.of(4, 1), probes(1000), probes(0))
+	if err != nil {
+		return err
+	}
+	b.table.add("1000 slow HTTP clients, and the probes of another",
+		row{what: "a probe over a new connection, p50", unit: "us", ours: median(loud), ref: median(quiet), target: none, note: "reference: the same without them"},
+		row{what: "p99", unit: "us", ours: percentile(loud, .99), ref: percentile(quiet, .99), target: ratioAtMost(3)},
+		row{what: "longest", unit: "us", ours: slices.Max(loud), ref: slices.Max(quiet), target: none},
+		row{what: "connections that they open", unit: "1/s", ours: opened, ref: missing, target: none},
+		row{what: "processor of podnotify for them", unit: "% of a core", ours: spent, ref: missing, target: none})
 	return nil
 }
