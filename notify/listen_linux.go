@@ -288,14 +288,15 @@ func (l *Listener) Close() error {
 }
 
 // Wait parks the goroutine, and no thread, until a datagram is queued. It returns nil
-// then and at once if one is queued already, the context's error when that is done, and
-// [ErrClosed] after Close.
+// then, also if a Drain elsewhere was faster, and at once if one is queued already, the
+// context's error when that is done, and [ErrClosed] after Close.
 func (l *Listener) Wait(ctx context.Context) error {
 	l.watch(ctx)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		l.poll.asked = false
 		err := l.raw.Read(l.poll.ready)
 		switch {
 		case err == nil:

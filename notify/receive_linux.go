@@ -281,6 +281,7 @@ func (r *receiver) unpack() (credentials bool) {
 // pollState asks whether a datagram is queued, without taking it.
 type pollState struct {
 	ready   func(fd uintptr) bool // pollState.ask, bound once
+	asked   bool                  // and nothing was queued: this is a wake-up
 	pollfd  unix.PollFd
 	timeout unix.Timespec // always zero
 }
@@ -288,8 +289,13 @@ type pollState struct {
 func (s *pollState) init() { s.ready = s.ask }
 
 // ask is for RawConn.Read. The runtime's poller is edge-triggered and Drain does not
-// tell it what it has taken, so neither a wake-up nor its absence says anything: ask.
+// tell it what it has taken, so that there was no wake-up says nothing: ask. One may be
+// about what somebody else has taken already; Drain finds out.
 func (s *pollState) ask(fd uintptr) bool {
+	if s.asked {
+		s.asked = false
+		return true
+	}
 	for {
 		s.pollfd = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 		// ppoll, because arm64 has no poll. Some kernels write the time left: set it each time.
@@ -297,7 +303,8 @@ func (s *pollState) ask(fd uintptr) bool {
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&s.pollfd)), 1, uintptr(unsafe.Pointer(&s.timeout)), 0, 0, 0)
 		if errno != unix.EINTR {
 			// On an error be ready: Drain finds out what it is.
-			return errno != 0 || n > 0
+			s.asked = errno == 0 && n == 0
+			return !s.asked
 		}
 	}
 }

@@ -16,7 +16,7 @@ func Server(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:                      h,
 		ReadHeaderTimeout:            5 * time.Second,
-		ReadTimeout:                  10 * time.Second,
+		ReadTimeout:                  5 * time.Second,
 		WriteTimeout:                 10 * time.Second,
 		IdleTimeout:                  time.Minute,
 		MaxHeaderBytes:               8 << 10,

@@ -38,7 +38,7 @@ const linesWaiting = 1024
 
 // unhurried is how long the log may wait. To wake a thread for it at the moment in which
 // a daemon has become ready would take a processor from those who ask whether it has.
-const unhurried = time.Millisecond
+const unhurried = 5 * time.Millisecond
 
 // A daemon whose READY and RELOADING take turns must not fill the disk that the log is
 // on: of so many lines at once the rest is dropped, and counted, but for one in a while.

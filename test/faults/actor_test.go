@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -364,7 +363,6 @@ func over(c <-chan struct{}) bool {
 type beaten struct {
 	Count         int
 	P50, P99, Max float64
-	Slow          slow
 }
 
 func percentiles(took []float64) beaten {
@@ -376,53 +374,8 @@ func percentiles(took []float64) beaten {
 	return b
 }
 
-// slow are sends that took long, and why.
-type slow struct {
-	Count int
-	Slept int     // it waited for room in the socket's queue, so for podnotify
-	Ran   float64 // and of the others' time so much without waiting for a processor, us
-	Ready float64 // and so much with it
-}
-
-// send is how long one took, us.
-type send struct {
-	took  float64
-	delay float64 // ready to run, and another ran
-	slept bool
-}
-
-// standing is how often this thread has slept and how long it has waited for a processor, ns.
-func standing() (slept int64, delay float64) {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u)
-	b, _ := os.ReadFile("/proc/thread-self/schedstat")
-	if words := strings.Fields(string(b)); len(words) > 1 {
-		delay, _ = strconv.ParseFloat(words[1], 64)
-	}
-	return u.Nvcsw, delay
-}
-
-// judge tells of the sends that took longer than limit, us.
-func judge(all []send, limit float64) (s slow) {
-	for _, x := range all {
-		if x.took <= limit {
-			continue
-		}
-		s.Count++
-		if x.slept {
-			s.Slept++
-			continue
-		}
-		s.Ready += x.delay
-		s.Ran += max(x.took-x.delay, 0)
-	}
-	return s
-}
-
-// beat sends a datagram every 2 ms, and tells how long that took whenever it is asked, by
-// the time in us that is long.
+// beat sends a datagram every 2 ms, and tells how long that took whenever it is asked.
 func beat() error {
-	runtime.LockOSThread()
 	w, err := newWire()
 	if err != nil {
 		return err
@@ -430,45 +383,34 @@ func beat() error {
 	if err := w.send("READY=1", nil); err != nil {
 		return err
 	}
-	asked := make(chan float64)
+	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
-		for in := json.NewDecoder(os.Stdin); ; {
-			var limit float64
-			if err := in.Decode(&limit); err != nil {
+		for b := make([]byte, 1); ; {
+			if _, err := os.Stdin.Read(b); err != nil {
 				return
 			}
-			asked <- limit
+			asked <- struct{}{}
 		}
 	}()
-	var all []send
+	var took []float64
 	tick := time.NewTicker(2 * time.Millisecond)
 	for i := 0; ; i++ {
 		select {
-		case limit, ok := <-asked:
+		case _, ok := <-asked:
 			if !ok {
 				return nil
 			}
-			var took []float64
-			for _, x := range all {
-				took = append(took, x.took)
-			}
-			b := percentiles(took)
-			b.Slow = judge(all, limit)
-			if err := json.NewEncoder(os.Stdout).Encode(b); err != nil {
+			if err := json.NewEncoder(os.Stdout).Encode(percentiles(took)); err != nil {
 				return err
 			}
-			all = nil
+			took = nil
 		case <-tick.C:
-			slept, delay := standing()
 			began := time.Now()
 			if err := w.send("STATUS="+strconv.Itoa(i), nil); err != nil {
 				return err
 			}
-			x := send{took: float64(time.Since(began).Nanoseconds()) / 1000}
-			after, later := standing()
-			x.slept, x.delay = after > slept, (later-delay)/1000
-			all = append(all, x)
+			took = append(took, float64(time.Since(began).Nanoseconds())/1000)
 		}
 	}
 }
