@@ -2,6 +2,8 @@ package sidecar
 
 import (
 	"errors"
+	"os/exec"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -83,6 +85,49 @@ func TestStartLooks(t *testing.T) {
 	}
 	if n := s.Look(); n.Phase != lifecycle.Absent {
 		t.Errorf("then looked at %+v", n)
+	}
+}
+
+// TestSampledBounded: so many processes are watched for a stop, and not more; of the others
+// one that has stopped is seen when it is looked at.
+func TestSampledBounded(t *testing.T) {
+	b := start(t, func(c *Config) {
+		c.Policy.Expect = lifecycle.ExpectStop
+		c.Process = regexp.MustCompile("^sleep 86491$")
+	})
+	var pids []int
+	for range sampledMost + 16 {
+		cmd := exec.Command("sleep", "86491")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		pids = append(pids, cmd.Process.Pid)
+	}
+	var last int // is not watched
+	b.until("as many are watched as may be", func(*lifecycle.Snapshot) bool {
+		b.arrived(pids)
+		b.Service.mu.Lock()
+		defer b.Service.mu.Unlock()
+		if b.sampled > sampledMost {
+			t.Fatalf("%d are watched", b.sampled)
+		}
+		for _, pid := range pids {
+			if p := b.people[pid]; p == nil || !p.sampled {
+				last = pid
+			}
+		}
+		return b.sampled == sampledMost
+	})
+	if err := unix.Kill(last, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s := b.until("the stop is seen", func(s *lifecycle.Snapshot) bool {
+		b.arrived([]int{last})
+		return s.Phase == lifecycle.Ready
+	})
+	if s.Main.PID != last {
+		t.Errorf("main process is %v, want %d", s.Main, last)
 	}
 }
 

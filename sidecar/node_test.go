@@ -911,6 +911,36 @@ func TestNodeLettersBounded(t *testing.T) {
 	}
 }
 
+// TestNodeRoutesBounded: what is remembered of senders and of cgroups is bounded, and who
+// was forgotten is heard.
+func TestNodeRoutesBounded(t *testing.T) {
+	h := newHost(t)
+	a := h.serve("a", nil)
+	h.hearing.Lock()
+	for i := range routesKept {
+		h.routes[-i-1] = route{inode: 1}
+	}
+	h.hearing.Unlock()
+	a.start("send READY=1; wait")
+	a.phase(lifecycle.Ready)
+	h.hearing.Lock()
+	defer h.hearing.Unlock()
+	if n := len(h.routes); n == 0 || n > routesKept {
+		t.Errorf("%d senders are remembered", n)
+	}
+	for i := range 2 * routesKept {
+		if h.holder(proc.Container{Cgroup: fmt.Sprint("/", i)}) != nil {
+			t.Fatal("somebody holds it")
+		}
+		if n := len(h.below); n > routesKept {
+			t.Fatalf("%d cgroups are remembered", n)
+		}
+	}
+	if x := h.holder(proc.Container{Cgroup: a.ctr.ctr.Cgroup + "/below"}); x != a.ctr {
+		t.Errorf("a cgroup below that of a is held by %v", x)
+	}
+}
+
 // TestNodeReused: a number that is another process's by now is not the container's.
 func TestNodeReused(t *testing.T) {
 	h := newHost(t)

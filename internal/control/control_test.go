@@ -299,6 +299,36 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
+// TestAnswerBounded: an answer without an end is not kept.
+func TestAnswerBounded(t *testing.T) {
+	path := filepath.Join(socketDir(t), "control")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, tt := range []struct {
+		length int
+		fits   bool
+	}{{maxAnswer / 2, true}, {2 * maxAnswer, false}} {
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", tt.length)
+			for block := make([]byte, 1<<16); err == nil; {
+				_, err = c.Write(block)
+			}
+		}()
+		_, body, err := Get(context.Background(), path, "/statusz")
+		if (err == nil) != tt.fits || tt.fits && len(body) != tt.length {
+			t.Errorf("of an answer of %d bytes there are %d, %v", tt.length, len(body), err)
+		}
+	}
+}
+
 // TestNotUnix: without credentials nobody is answered.
 func TestNotUnix(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
