@@ -231,7 +231,7 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 	s.stale.Store(true)
 	if id == (lifecycle.ProcID{}) {
 		s.left = proc.Uptime()
-		time.AfterFunc(afterlife, func() { s.arrived(nil) })
+		time.AfterFunc(afterlife, func() { s.arrived(nil, nil) })
 		return
 	}
 	p := s.find(id)

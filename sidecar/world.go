@@ -62,10 +62,13 @@ type World struct {
 	mu       sync.Mutex // leaf: no service's lock is taken under it, and nobody waits on anything
 	services []*Service
 	awaiting int
-	rescan   bool // a scan is due
+	late     map[*scope]bool // services that others have seen processes arrive before; a scan for them is due
 	table    proc.Table
 	most     int           // entries in table before those of the dead are looked for
 	spare    []int         // to be looked at again, by the next who looks again
+	soon     map[int]bool  // will be looked at again by those who look again
+	rare     []int         // to be looked at again, all at a time, as rarely as any
+	rarely   bool          // they will be
 	claims   map[int]claim // main processes of services, by their numbers
 	tops     map[int]top   // container entry processes and what exec brought in: PPid 0
 }
@@ -79,7 +82,7 @@ type top struct {
 
 // NewWorld looks around once.
 func NewWorld(fs proc.FS, scarce *proc.Descriptors, log *slog.Logger) (*World, error) {
-	w := &World{scarce: scarce, fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}, claims: map[int]claim{}, hides: fs.Hides()}
+	w := &World{scarce: scarce, fs: fs, log: log, self: os.Getpid(), above: map[int]bool{}, claims: map[int]claim{}, late: map[*scope]bool{}, soon: map[int]bool{}, hides: fs.Hides()}
 	w.exe, _ = fs.Exe(w.self) // empty is nobody's
 	var err error
 	if w.own, err = fs.Container(w.self); err != nil {
@@ -99,7 +102,8 @@ func NewWorld(fs proc.FS, scarce *proc.Descriptors, log *slog.Logger) (*World, e
 
 // Deps fills in what a service needs of the world. Bind the service with Join.
 func (w *World) Deps(cfg Config, log *slog.Logger) Deps {
-	return Deps{FS: w.fs, Scope: &scope{w: w, cfg: cfg}, Stops: w.sampler, Log: log, Awaiting: w.awaits, Hides: w.hides, Descriptors: w.scarce}
+	sc := &scope{w: w, cfg: cfg}
+	return Deps{FS: w.fs, Scope: sc, Stops: w.sampler, Log: log, Awaiting: func(yes bool) { w.awaits(sc, yes) }, Hides: w.hides, Descriptors: w.scarce}
 }
 
 // Join tells the world of a service made with its Deps.
@@ -139,7 +143,7 @@ func (w *World) members() []*Service {
 
 // awaits counts the services that wait for a process. While none does, nothing
 // is looked at.
-func (w *World) awaits(yes bool) {
+func (w *World) awaits(by *scope, yes bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if yes {
@@ -150,14 +154,22 @@ func (w *World) awaits(yes bool) {
 	switch {
 	case yes && w.awaiting == 1:
 		w.sampler.Seek(w.newest.Read, w.arrived)
-	case yes && !w.rescan: // it has not been offered what others saw arrive; nor have those that follow at once
-		w.rescan = true
+	case yes: // it has not been offered what others saw arrive
+		if w.late[by] = true; len(w.late) > 1 {
+			break // one scan for all that follow at once
+		}
 		time.AfterFunc(0, func() {
 			w.mu.Lock()
-			w.rescan = false
+			late := w.late
+			w.late = map[*scope]bool{}
 			w.mu.Unlock()
 			pids, _ := w.scan()
-			w.offer(pids)
+			read := map[proc.ID]string{}
+			for _, s := range w.members() {
+				if sc, ok := s.dep.Scope.(*scope); ok && late[sc] {
+					s.arrived(pids, read)
+				}
+			}
 		})
 	case w.awaiting == 0:
 		w.sampler.Rest()
@@ -312,6 +324,9 @@ func (w *World) arrived(from, to int, all bool) {
 		return
 	}
 	w.offer(pids)
+	if pids = w.begin(pids); len(pids) == 0 {
+		return
+	}
 	if w.looks.Add(1) > looksMost && !about {
 		w.looks.Add(-1)
 		w.mu.Lock()
@@ -320,6 +335,20 @@ func (w *World) arrived(from, to int, all bool) {
 		return
 	}
 	w.lookAgain(pids, 1)
+}
+
+// begin is those of new processes that are not going to be looked at again soon anyway: a
+// number is named three times.
+func (w *World) begin(pids []int) (fresh []int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, pid := range pids {
+		if !w.soon[pid] {
+			w.soon[pid] = true
+			fresh = append(fresh, pid)
+		}
+	}
+	return fresh
 }
 
 // crowded reports whether most of the table may be the dead, of whose end nobody
@@ -338,27 +367,86 @@ func (w *World) crowded() bool {
 // then they find nobody waiting.
 func (w *World) lookAgain(pids []int, n int) {
 	rarest := max(rarestLook, time.Duration(len(pids))*eachLook)
-	time.AfterFunc(min(firstLook<<min(n-1, 16), rarest), func() {
+	time.AfterFunc(min(firstLook<<(n-1), rarest), func() {
 		w.mu.Lock()
 		pids = append(pids, w.spare...)
 		w.spare = nil
 		w.mu.Unlock()
-		var left, changed []int
-		about := false
-		for some := range slices.Chunk(pids, atATime) {
-			found, news, a := w.know(some, true)
-			left, changed, about = append(left, found...), append(changed, news...), about || a
+		left, about := w.reconsider(pids, n)
+		goesOn := len(left) > 0 && w.awaited(about || n < fewLooks || w.unclear())
+		soon := goesOn && firstLook<<n < rarestLook
+		w.mu.Lock()
+		for _, pid := range pids {
+			delete(w.soon, pid)
 		}
-		if pids = left; n%4 == 0 {
-			changed = left // a title may be written without a page fault (setproctitle)
+		for _, pid := range left {
+			if soon {
+				w.soon[pid] = true
+			}
 		}
-		w.offer(changed) // none, too: who ended was in the way, maybe
-		if len(pids) > 0 && w.awaited(about || n < fewLooks || w.unclear()) {
-			w.lookAgain(pids, n+1)
+		w.mu.Unlock()
+		if soon {
+			w.lookAgain(left, n+1)
 			return
+		}
+		if goesOn {
+			w.lookRarely(left)
 		}
 		w.looks.Add(-1)
 	})
+}
+
+// lookRarely goes on with that for all who are not so new any more, together: after each
+// look every service thinks about whom it could have.
+func (w *World) lookRarely(pids []int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rare = append(w.rare, pids...)
+	slices.Sort(w.rare) // numbers are named more than once
+	w.rare = slices.Compact(w.rare)
+	if !w.rarely {
+		w.rarely = true
+		w.lookAtRare(1)
+	}
+}
+
+// lookAtRare is the next of these looks. The lock is held.
+func (w *World) lookAtRare(n int) {
+	time.AfterFunc(max(rarestLook, time.Duration(len(w.rare))*eachLook), func() {
+		w.mu.Lock()
+		pids := w.rare
+		w.rare = nil
+		w.mu.Unlock()
+		left, about := w.reconsider(pids, n)
+		goesOn := len(left) > 0 && w.awaited(about || w.unclear())
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if goesOn {
+			w.rare = append(w.rare, left...)
+			slices.Sort(w.rare)
+			w.rare = slices.Compact(w.rare)
+		}
+		if w.rarely = len(w.rare) > 0; w.rarely {
+			w.lookAtRare(n + 1)
+		}
+	})
+}
+
+// reconsider is the n-th look at processes: the services are told who may have become
+// another. It returns who lives, and whether one of them is still a runtime's.
+func (w *World) reconsider(pids []int, n int) (left []int, about bool) {
+	var changed []int
+	for some := range slices.Chunk(pids, atATime) {
+		found, news, a := w.know(some, true)
+		left, changed, about = append(left, found...), append(changed, news...), about || a
+	}
+	if n%4 == 0 {
+		changed = left // a title may be written without a page fault (setproctitle)
+	}
+	if len(changed) > 0 || len(left) < len(pids) { // who ended was in the way, maybe
+		w.offer(changed)
+	}
+	return left, about
 }
 
 // awaited reports whether a service waits for a process, or for one with a
@@ -402,8 +490,9 @@ func (w *World) process(pid int) (proc.Stat, bool) {
 }
 
 func (w *World) offer(pids []int) {
+	read := map[proc.ID]string{}
 	for _, s := range w.members() {
-		s.arrived(pids)
+		s.arrived(pids, read)
 	}
 }
 
@@ -417,8 +506,9 @@ func (s *Service) samples(id proc.ID) bool {
 }
 
 // arrived is told of processes that are new in the namespace, or may have
-// become something else since.
-func (s *Service) arrived(pids []int) {
+// become something else since. Several services that are told of the same share what
+// they have read of command lines.
+func (s *Service) arrived(pids []int, read map[proc.ID]string) {
 	sc, ok := s.dep.Scope.(*scope)
 	if !ok {
 		return
@@ -429,9 +519,14 @@ func (s *Service) arrived(pids []int) {
 		return
 	}
 	sc.doubt(pids)
+	sc.read = read
+	defer func() { sc.read = nil }()
 	if s.m.AwaitsStop(s.now()) {
 		for _, pid := range slices.Backward(pids) { // the newest first
 			if p := s.people[pid]; p != nil && p.sampled && !p.h.Ended() {
+				continue
+			}
+			if sc.stranger(pid) {
 				continue
 			}
 			st, err := s.dep.FS.Stat(pid)
@@ -528,7 +623,7 @@ func (s *Service) judgeFirst(sc *scope) {
 	}
 	told := strings.Contains(st.Comm, s.cfg.Name)
 	if sc.cfg.Process != nil {
-		told = sc.matches(1)
+		told = sc.matches(st.ID())
 	}
 	if !told && !s.inside.environ(s.dep.FS, 1, "UPSTART_JOB", insideLong) { // of the same uid; others' cannot be read
 		return // an init of some kind, which is process 1 for others' sake
@@ -546,12 +641,20 @@ type scope struct {
 	contained atomic.Bool // the service was seen in a container, so it will be in one again
 	claimed   int         // the number of its main process; under w.mu
 	inside    insides
-	others    map[int]uint64 // whom select.process did not fit when they were looked at last, and when they started; of the service's lock
-	shared    string         // the last process that it could have been, and whose it is
+	others    map[int]uint64     // whom select.process did not fit when they were looked at last, and when they started; of the service's lock
+	read      map[proc.ID]string // command lines read a moment ago; likewise. Nil: there are none
+	shared    string             // the last process that it could have been, and whose it is
 }
 
-// doubt has processes looked at again by elect: they may be others by now.
+// doubt has processes looked at again: they may be others by now.
 func (sc *scope) doubt(pids []int) {
+	w := sc.w
+	w.mu.Lock()
+	most := 2*len(w.table) + 1024
+	w.mu.Unlock()
+	if len(sc.others) > most { // most of them are dead
+		clear(sc.others)
+	}
 	for _, pid := range pids {
 		delete(sc.others, pid)
 	}
@@ -566,7 +669,7 @@ func (sc *scope) fits(st proc.Stat) bool {
 	case sc.other(st):
 		return false
 	}
-	cmd, ok := sc.inside.cmdline(sc.w.fs, st.PID, insideLong)
+	cmd, ok := sc.cmdline(st.ID())
 	if ok && sc.cfg.Process.MatchString(cmd) {
 		return true
 	}
@@ -582,6 +685,27 @@ func (sc *scope) fits(st proc.Stat) bool {
 func (sc *scope) other(st proc.Stat) bool {
 	start, ok := sc.others[st.PID]
 	return ok && start == st.Start
+}
+
+// stranger reports whether select.process fits neither a process nor any above it, as far
+// as they were looked at. It says so of most, and spares them to be looked at anew.
+func (sc *scope) stranger(pid int) bool {
+	w := sc.w
+	if sc.cfg.Process == nil {
+		return false
+	}
+	for range 1024 {
+		w.mu.Lock()
+		st, ok := w.table[pid]
+		w.mu.Unlock()
+		if !ok || runtimes(st.Comm) || sc.fits(st) {
+			return false
+		}
+		if pid = st.PPID; pid <= 1 || pid == w.self || w.above[pid] {
+			return true
+		}
+	}
+	return false
 }
 
 func (sc *scope) Generation() uint64 { return sc.w.gen.Load() }
@@ -735,7 +859,7 @@ func (sc *scope) climb(pid int) (root proc.Stat, entry int) {
 		if w.scarce.Exhausted(err) || err != nil || st.Kernel() {
 			break
 		}
-		if sc.matches(st.PID) {
+		if sc.matches(st.ID()) {
 			entry = st.PID
 		}
 		if up := st.PPID; up <= 1 || up == w.self || w.above[up] {
@@ -795,12 +919,24 @@ func (w *World) first(cgroup string) int {
 	return first.PID
 }
 
-func (sc *scope) matches(pid int) bool {
+func (sc *scope) matches(id proc.ID) bool {
 	if sc.cfg.Process == nil {
 		return true
 	}
-	cmd, ok := sc.inside.cmdline(sc.w.fs, pid, insideLong)
+	cmd, ok := sc.cmdline(id)
 	return ok && sc.cfg.Process.MatchString(cmd)
+}
+
+// cmdline is the command line of a process, if that is to be had in time.
+func (sc *scope) cmdline(id proc.ID) (string, bool) {
+	if cmd, ok := sc.read[id]; ok {
+		return cmd, true
+	}
+	cmd, ok := sc.inside.cmdline(sc.w.fs, id.PID, insideLong)
+	if ok && sc.read != nil {
+		sc.read[id] = cmd
+	}
+	return cmd, ok
 }
 
 // elect names the process that stands for the service, or what it could be.
@@ -829,9 +965,6 @@ func (sc *scope) elect(after, leftovers uint64) (int, []string) {
 			continue
 		}
 		pool = append(pool, st)
-	}
-	if len(sc.others) > 2*len(w.table)+1024 { // most of them are dead
-		clear(sc.others)
 	}
 	w.mu.Unlock()
 	slices.SortFunc(pool, func(a, b proc.Stat) int {

@@ -39,12 +39,12 @@ type sleeper struct {
 	file *os.File
 	left time.Duration // to be set; 0 once it is
 	spec unix.ItimerSpec
-	n    [8]byte
 }
 
-// over sets the timer when it is called first, and then reports whether it has expired.
-// The calls are raw because they do not block: to be told of each costs the runtime
-// more than the call.
+// over sets the timer when it is called first; when next, it has expired, for nothing
+// else wakes who waits for it. That it has is never read: to set it anew takes that back.
+// The call is raw because it does not block: to be told of it costs the runtime more
+// than the call.
 func (s *sleeper) over(fd uintptr) bool {
 	if s.left > 0 {
 		s.spec.Value = unix.NsecToTimespec(int64(s.left))
@@ -52,10 +52,5 @@ func (s *sleeper) over(fd uintptr) bool {
 		_, _, errno := unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&s.spec)), 0, 0, 0)
 		return errno != 0
 	}
-	for {
-		_, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&s.n)), uintptr(len(s.n)))
-		if errno != unix.EINTR {
-			return errno != unix.EAGAIN
-		}
-	}
+	return true
 }
