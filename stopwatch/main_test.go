@@ -69,6 +69,7 @@ var roles = map[string]func(){
 	"launcher":   launcher,
 	"leaf":       leaf,
 	"unbothered": unbothered,
+	"reflective": reflective,
 }
 
 func init() {
