@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -363,6 +364,7 @@ func over(c <-chan struct{}) bool {
 type beaten struct {
 	Count         int
 	P50, P99, Max float64
+	Slow          slow
 }
 
 func percentiles(took []float64) beaten {
@@ -374,8 +376,60 @@ func percentiles(took []float64) beaten {
 	return b
 }
 
-// beat sends a datagram every 2 ms, and tells how long that took whenever it is asked.
+// slow are sends that took long, and why.
+type slow struct {
+	Count   int
+	Slept   int     // it waited for room in the socket's queue, so for podnotify
+	Longest float64 // of these, us
+	Ready   float64 // the others have waited so long for a processor, us
+	Ran     float64 // and have taken so long besides
+}
+
+// send is how long one took, us.
+type send struct {
+	took  float64
+	delay float64 // ready to run, and another ran
+	slept bool
+}
+
+// sleeps is how often this thread has slept.
+func sleeps() int64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u)
+	return u.Nvcsw
+}
+
+// delayed is how long this thread has waited for a processor, us.
+func delayed() (us float64) {
+	b, _ := os.ReadFile("/proc/thread-self/schedstat")
+	if words := strings.Fields(string(b)); len(words) > 1 {
+		us, _ = strconv.ParseFloat(words[1], 64)
+	}
+	return us / 1000
+}
+
+// judge tells of the sends that took longer than limit, us.
+func judge(all []send, limit float64) (s slow) {
+	for _, x := range all {
+		if x.took <= limit {
+			continue
+		}
+		s.Count++
+		if x.slept {
+			s.Slept++
+			s.Longest = max(s.Longest, x.took)
+			continue
+		}
+		s.Ready += x.delay
+		s.Ran += max(x.took-x.delay, 0)
+	}
+	return s
+}
+
+// beat sends a datagram every 2 ms, and tells how long that took whenever it is asked, by
+// the time in us that is long.
 func beat() error {
+	runtime.LockOSThread()
 	w, err := newWire()
 	if err != nil {
 		return err
@@ -383,34 +437,47 @@ func beat() error {
 	if err := w.send("READY=1", nil); err != nil {
 		return err
 	}
-	asked := make(chan struct{})
+	asked := make(chan float64)
 	go func() {
 		defer close(asked)
-		for b := make([]byte, 1); ; {
-			if _, err := os.Stdin.Read(b); err != nil {
+		for in := json.NewDecoder(os.Stdin); ; {
+			var limit float64
+			if err := in.Decode(&limit); err != nil {
 				return
 			}
-			asked <- struct{}{}
+			asked <- limit
 		}
 	}()
-	var took []float64
+	var all []send
 	tick := time.NewTicker(2 * time.Millisecond)
 	for i := 0; ; i++ {
 		select {
-		case _, ok := <-asked:
+		case limit, ok := <-asked:
 			if !ok {
 				return nil
 			}
-			if err := json.NewEncoder(os.Stdout).Encode(percentiles(took)); err != nil {
+			var took []float64
+			for _, x := range all {
+				took = append(took, x.took)
+			}
+			b := percentiles(took)
+			b.Slow = judge(all, limit)
+			if err := json.NewEncoder(os.Stdout).Encode(b); err != nil {
 				return err
 			}
-			took = nil
+			all = nil
 		case <-tick.C:
+			text := "STATUS=" + strconv.Itoa(i)
+			unread, _ := unix.IoctlGetInt(w.fd, unix.SIOCOUTQ) // of ours: else there is room
+			delay, slept := delayed(), sleeps()                // nothing between this and the send may sleep
 			began := time.Now()
-			if err := w.send("STATUS="+strconv.Itoa(i), nil); err != nil {
+			if err := w.send(text, nil); err != nil {
 				return err
 			}
-			took = append(took, float64(time.Since(began).Nanoseconds())/1000)
+			x := send{took: float64(time.Since(began).Nanoseconds()) / 1000}
+			x.slept = sleeps() > slept && unread > 0
+			x.delay = delayed() - delay
+			all = append(all, x)
 		}
 	}
 }

@@ -1,11 +1,18 @@
 package faults
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // anonymousMost is what podnotify may hold at any moment of any test here, in KiB. At rest
@@ -23,21 +30,12 @@ func TestFlood(t *testing.T) {
 	s := seed(t)
 	n := sidecar(t, room(t), nil, "loud", "quiet", "beat")
 	beat := n.actor(owner, "beat", "beat", "beat")
-	measure := func() (b beaten) {
-		t.Helper()
-		if _, err := beat.in.Write([]byte("?")); err != nil {
-			t.Fatal(err)
-		}
-		if err := beat.out.Decode(&b); err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
+	measure := beat.measure
 	peer(t, n, 0)
 	n.until("/readyz/beat", 200)
-	measure()
+	measure(0)
 	time.Sleep(2 * time.Second) // how long a send takes without a flood
-	quiet := measure()
+	quiet := measure(0)
 	before := n.weigh()
 
 	var floods []*actor
@@ -85,12 +83,15 @@ func TestFlood(t *testing.T) {
 	took := time.Since(began)
 	close(end)
 	watching.Wait()
-	loud := measure()
+	limit := 3 * quiet.P99
+	loud := measure(limit)
 	n.expect("/readyz/beat", 200)
 
 	t.Logf("%d datagrams in %.1f s, %d rounds of another service, %d probes answered", sent, took.Seconds(), rounds, probes)
 	t.Logf("a third service's send takes, us: quiet p50 %.0f p99 %.0f max %.0f (%d); in the flood p50 %.0f p99 %.0f max %.0f (%d); p99 is %.1f times as long",
 		quiet.P50, quiet.P99, quiet.Max, quiet.Count, loud.P50, loud.P99, loud.Max, loud.Count, loud.P99/quiet.P99)
+	t.Logf("of %d sends %d took longer than 3 times the quiet p99, which is %.0f us: %d waited for podnotify, the longest %.0f us; the others waited %.0f us for a processor and took %.0f us",
+		loud.Count, loud.Slow.Count, limit, loud.Slow.Slept, loud.Slow.Longest, loud.Slow.Ready, loud.Slow.Ran)
 	t.Logf("podnotify held at most %d KiB, %d descriptors, %d threads; before %d, %d, %d",
 		most.anonymous, most.fds, most.threads, before.anonymous, before.fds, before.threads)
 	if loud.Count == 0 || loud.Max > float64(bound.Microseconds()) {
@@ -101,6 +102,44 @@ func TestFlood(t *testing.T) {
 	t.Logf("of the flood %d were received, dropped %v", d.Datagrams, d.Dropped)
 	if d.Datagrams < uint64(count) || d.Dropped["not-admitted"] == 0 || d.Dropped["nul"] == 0 || d.Dropped["too-long"] == 0 {
 		t.Errorf("received %d, dropped %v", d.Datagrams, d.Dropped)
+	}
+}
+
+// measure asks a beat for its sends since it was asked last. Longer than limit, in us, is slow.
+func (a *actor) measure(limit float64) (b beaten) {
+	a.t.Helper()
+	if err := json.NewEncoder(a.in).Encode(limit); err != nil {
+		a.t.Fatal(err)
+	}
+	if err := a.out.Decode(&b); err != nil {
+		a.t.Fatal(err)
+	}
+	return b
+}
+
+// TestSenderWaits: a sender that waits for podnotify is told from one that waits for a
+// processor.
+func TestSenderWaits(t *testing.T) {
+	needRoot(t)
+	n := sidecar(t, room(t), nil, "beat")
+	beat := n.actor(owner, "beat", "beat", "beat")
+	n.until("/readyz/beat", 200)
+	if err := unix.Kill(n.pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waiting := func() bool {
+		calls, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", beat.pid))
+		return slices.ContainsFunc(calls, func(file string) bool {
+			call, _ := os.ReadFile(file)
+			return strings.HasPrefix(string(call), strconv.Itoa(unix.SYS_SENDMSG)+" ")
+		})
+	}
+	eventually(t, "the queue is full", waiting)
+	if err := unix.Kill(n.pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if s := beat.measure(0).Slow; s.Slept == 0 || s.Slept == s.Count {
+		t.Errorf("of %d sends %d waited for podnotify", s.Count, s.Slept)
 	}
 }
 
