@@ -668,7 +668,7 @@ func TestNodeLetters(t *testing.T) {
 	h := newHost(t)
 	a := h.serve("a", nil)
 	h.Connected(false)
-	before := descriptors(t)
+	before := descriptors(t, "")
 	cmd := a.run(true, `flood FDSTORE=1; flood FDSTORE=1; send READY=1; wait`)
 	kept := func(n int) func() bool {
 		return func() bool {
@@ -678,7 +678,7 @@ func TestNodeLetters(t *testing.T) {
 		}
 	}
 	h.eventually("all is kept", kept(3))
-	h.eventually("what came with it is not", func() bool { return descriptors(t) < before+100 })
+	h.eventually("what came with it is not", func() bool { return descriptors(t, "") < before+100 })
 	age := func() {
 		h.hearing.Lock()
 		for i := range h.letters {
