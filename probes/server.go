@@ -27,8 +27,7 @@ func Server(h http.Handler) *http.Server {
 // Limit keeps at most n connections of l open. One more closes another one, rather
 // than waiting in the queue: the oldest of the address that has most of them. So who
 // holds connections open, or opens many, loses them, and a probe, which is over in less
-// than a millisecond, gets in and finishes, but for somebody in our own network namespace:
-// he has all of 127/8 to come from. Where exhausted says of an error that
+// than a millisecond, gets in and finishes. Where exhausted says of an error that
 // there is no descriptor left for one more, likewise, but not one that is younger than any
 // probe lasts. It may be nil.
 func Limit(l net.Listener, n int, exhausted func(error) bool) net.Listener {
@@ -61,13 +60,17 @@ type limitedConn struct {
 }
 
 // peer is the address that a connection is counted for; all of a unix socket are
-// alike. An IPv6 network of 64 bits is one peer: one host has all of its addresses.
+// alike. An IPv6 network of 64 bits is one peer: one host has all of its addresses. So is
+// what is in our own network namespace and has all of 127/8; kubelet is not.
 func peer(c net.Conn) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
 	a := tcp.AddrPort().Addr().Unmap()
+	if a.IsLoopback() {
+		return netip.IPv6Loopback()
+	}
 	if a.Is6() {
 		if p, err := a.WithZone("").Prefix(64); err == nil {
 			return p.Addr()

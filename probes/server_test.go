@@ -21,7 +21,7 @@ func serve(t *testing.T, n int, change func(*http.Server)) (address string, l *l
 	if err != nil {
 		t.Fatal(err)
 	}
-	l = Limit(tcp, n, nil).(*limited)
+	l = Limit(hosts{tcp}, n, nil).(*limited)
 	server := Server(handlerOf(newFake("redis", ready())))
 	if change != nil {
 		change(server)
@@ -41,6 +41,20 @@ func serve(t *testing.T, n int, change func(*http.Server)) (address string, l *l
 		}
 	})
 	return tcp.Addr().String(), l
+}
+
+// hosts has those who come from 127.0.0.2 to 9 be other hosts.
+type hosts struct{ net.Listener }
+
+func (h hosts) Accept() (net.Conn, error) {
+	c, err := h.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if a := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().As4(); a[2] == 0 && a[3] > 1 && a[3] < 10 {
+		return connOf{c, fmt.Sprint("192.0.2.", a[3])}, nil
+	}
+	return c, nil
 }
 
 func (l *limited) count() int {
@@ -102,7 +116,7 @@ func TestSlowClients(t *testing.T) {
 }
 
 // TestManyOfOneAddress: who opens more connections than all others loses its own, and
-// nobody else's, however many they are.
+// nobody else's, however many they are, also with all the addresses of 127/8.
 func TestManyOfOneAddress(t *testing.T) {
 	const n = 4
 	address, l := serve(t, n, func(s *http.Server) { s.ReadHeaderTimeout, s.ReadTimeout = time.Hour, time.Hour })
@@ -114,8 +128,15 @@ func TestManyOfOneAddress(t *testing.T) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(bound))
 	var many []net.Conn
-	for range 10 * n {
-		many = append(many, dial(t, address))
+	for i := range 10 * n {
+		d := net.Dialer{Timeout: bound, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i))}}
+		c, err := d.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(bound))
+		many = append(many, c)
 	}
 	for _, c := range many[:len(many)-n] { // all but the newest are closed by now, or soon
 		c.Read(make([]byte, 1))
@@ -135,6 +156,8 @@ func TestPeer(t *testing.T) {
 		{"127.0.0.1", "::ffff:127.0.0.1"},
 		{"2001:db8::1", "2001:db8::ffff:2"},
 		{"fe80::1%lo", "fe80::2"},
+		{"127.0.0.1", "127.255.255.254"},
+		{"127.0.0.1", "::1"},
 	} {
 		if a, b := peer(connOf{a: tt.a}), peer(connOf{a: tt.b}); a != b || !a.IsValid() {
 			t.Errorf("%s is %v, %s is %v", tt.a, a, tt.b, b)

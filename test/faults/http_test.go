@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// probe has a process ask as kubelet does: a connection each, from an address of its own.
+// probe has a process ask as kubelet does: a connection each. It comes from the peer whose
+// connections make room for others, as a health check in the pod does: that is harder.
 func probe(t *testing.T, n *podnotify, times int) (b beaten) {
 	t.Helper()
 	p := n.actor(stranger, "probe", n.address, "d", strconv.Itoa(times))
