@@ -6,7 +6,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -202,6 +204,31 @@ func TestDescriptorLimit(t *testing.T) {
 	n.says("descriptors are to be had again")
 }
 
+// idleDescriptor is the lowest number that is free when nothing is under way: podnotify
+// sleeps, and has done so for a while. At that limit it can open none.
+func (n *podnotify) idleDescriptor() (least int) {
+	n.t.Helper()
+	still := 0
+	eventually(n.t, "podnotify does nothing", func() bool {
+		free := 0
+		for ; ; free++ {
+			if _, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/%d", n.Pid, free)); err != nil {
+				break
+			}
+		}
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", n.Pid))
+		runs := slices.ContainsFunc(threads, func(file string) bool {
+			stat, err := os.ReadFile(file)
+			return err == nil && !strings.Contains(string(stat), ") S ")
+		})
+		if still++; runs || free != least {
+			least, still = free, 0
+		}
+		return still >= 10
+	})
+	return least
+}
+
 // TestNoDescriptor: where there is none at all, what is known is served, and who is not
 // heard is counted and named.
 func TestNoDescriptor(t *testing.T) {
@@ -213,11 +240,7 @@ func TestNoDescriptor(t *testing.T) {
 	p.start(t, pp.order(order{uid: nobody}, n.socket("d")), bin.self)
 	pp.say("READY=1")
 	n.until("/readyz", 200)
-	least := n.descriptors()
-	for range 50 { // some may be those of a question
-		time.Sleep(time.Millisecond)
-		least = min(least, n.descriptors())
-	}
+	least := n.idleDescriptor()
 	n.limit(least)
 	n.daemon("d", "send STATUS=who is it;wait", nobody)
 	n.says("reason=no-descriptor")
