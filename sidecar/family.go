@@ -282,7 +282,7 @@ func (f *Family) arrived(from, to int, all bool) {
 		if err != nil || st.PPID == f.self || !f.Member(pid) {
 			continue
 		}
-		if p := s.meetID(st.ID()); p != nil && s.sampled < sampledMost {
+		if p := s.meetID(st.ID()); p != nil && s.room() {
 			s.sample(p)
 		}
 	}

@@ -132,6 +132,50 @@ func TestSampledBounded(t *testing.T) {
 	}
 }
 
+// TestSampledMakeRoom: who has ended is not among those that are watched any more.
+func TestSampledMakeRoom(t *testing.T) {
+	b := start(t, func(c *Config) {
+		c.Policy.Expect = lifecycle.ExpectStop
+		c.Process = regexp.MustCompile("^sleep 86492$")
+	})
+	begin := func() *exec.Cmd {
+		cmd := exec.Command("sleep", "86492")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	watched := func(what string, pids ...int) {
+		t.Helper()
+		b.until(what, func(*lifecycle.Snapshot) bool {
+			b.arrived(pids, nil)
+			b.Service.mu.Lock()
+			defer b.Service.mu.Unlock()
+			for _, pid := range pids {
+				if p := b.people[pid]; p == nil || !p.sampled {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	var first []*exec.Cmd
+	var pids []int
+	for range sampledMost {
+		cmd := begin()
+		first, pids = append(first, cmd), append(pids, cmd.Process.Pid)
+	}
+	watched("as many are watched as may be", pids...)
+	for _, cmd := range first {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	cmd := begin()
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	watched("the next one is watched", cmd.Process.Pid)
+}
+
 // TestStopAskedLooks: a daemon that was stopped since anybody looked is continued
 // when it is asked to stop.
 func TestStopAskedLooks(t *testing.T) {

@@ -164,6 +164,20 @@ func (s *Service) unwatch() {
 	}
 }
 
+// room reports whether one more may be watched for a stop. Those that have ended make
+// room: of most nobody tells that they have.
+func (s *Service) room() bool {
+	if s.sampled < sampledMost {
+		return true
+	}
+	for _, p := range s.people {
+		if p.sampled && p.h.Ended() {
+			s.unsample(p)
+		}
+	}
+	return s.sampled < sampledMost
+}
+
 func (s *Service) unsample(p *person) {
 	if p.sampled {
 		p.sampled = false

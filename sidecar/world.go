@@ -530,7 +530,7 @@ func (s *Service) arrived(pids []int, read map[proc.ID]string) {
 				continue
 			}
 			st, err := s.dep.FS.Stat(pid)
-			if err != nil || (s.sampled >= sampledMost && !st.State.Stopped()) {
+			if err != nil || !st.State.Stopped() && !s.room() {
 				continue
 			}
 			if !runtimes(st.Comm) && !sc.Member(pid) {
