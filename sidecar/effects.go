@@ -25,6 +25,7 @@ type effects struct {
 	todo  []func()
 	busy  bool // somebody works
 	timed bool // somebody will
+	timer *time.Timer
 	works sync.WaitGroup
 	lost  int // log lines that found the queue full, or were too many
 
@@ -80,7 +81,11 @@ func (q *effects) addUnhurried(f func()) {
 		return
 	}
 	q.timed = true
-	time.AfterFunc(unhurried, q.begin)
+	if q.timer == nil {
+		q.timer = time.AfterFunc(unhurried, q.begin)
+		return
+	}
+	q.timer.Reset(unhurried)
 }
 
 // begin has what there is done.
@@ -137,6 +142,11 @@ func (q *effects) offer(level slog.Level, now time.Time, f func(lost int)) {
 
 // say writes a line to the log, later.
 func (s *Service) say(level slog.Level, msg string, args ...any) {
+	s.sayAll(level, func() (string, []any) { return msg, args })
+}
+
+// sayAll is say of what is put into words only when it is written.
+func (s *Service) sayAll(level slog.Level, words func() (msg string, args []any)) {
 	if !s.log.Enabled(context.Background(), level) {
 		return
 	}
@@ -144,46 +154,56 @@ func (s *Service) say(level slog.Level, msg string, args ...any) {
 		if lost > 0 {
 			s.log.Warn("log lines were dropped: too much happened at once", "lines", lost)
 		}
+		msg, args := words()
 		s.log.Log(context.Background(), level, msg, args...)
 	})
 }
 
 // transition logs one line.
 func (s *Service) transition(from, to lifecycle.Phase, e lifecycle.Event) {
-	snap := s.m.Snapshot()
-	args := []any{"from", from.String(), "phase", to.String(), "because", e.Kind.String()}
+	r := s.m.Record()
+	main, began, ready := r.Main, r.StartedAt, r.ReadyAt
 	level := slog.LevelInfo
-	msg := "daemon is " + to.String()
-	switch to {
-	case lifecycle.Ready:
-		if from == lifecycle.Starting && !snap.StartedAt.IsZero() {
-			args = append(args, "after", snap.ReadyAt.Sub(snap.StartedAt).String())
+	var end []any
+	if to == lifecycle.Gone {
+		if r.LastExit != nil && !r.LastExit.Clean {
+			level = slog.LevelWarn
 		}
-	case lifecycle.Gone:
-		if snap.LastExit != nil {
-			args = append(args, "exit", snap.LastExit.String())
-			if !snap.LastExit.Clean {
-				level = slog.LevelWarn
-			}
-		}
-		if snap.Status != "" { // its last words
-			args = append(args, "status", snap.Status)
-		}
-		if snap.Errno != 0 {
-			args = append(args, "errno", errnoText(snap.Errno))
-		}
-		if r := s.cfg.Policy.Respawn; s.m.ComesBack() {
-			respawn := strconv.Itoa(s.m.Counted())
-			if r.Limit > 0 && r.Interval > 0 {
-				respawn += fmt.Sprintf(" of %d within %v", r.Limit, r.Interval)
-			}
-			args = append(args, "respawn", respawn, "respawn_in", max(0, snap.RespawnAt.Sub(snap.Since)).String())
-		}
+		end = s.farewell()
 	}
-	if snap.Main != (lifecycle.ProcID{}) {
-		args = append(args, "pid", snap.Main.PID)
+	s.sayAll(level, func() (string, []any) {
+		args := []any{"from", from.String(), "phase", to.String(), "because", e.Kind.String()}
+		if to == lifecycle.Ready && from == lifecycle.Starting && !began.IsZero() {
+			args = append(args, "after", ready.Sub(began).String())
+		}
+		args = append(args, end...)
+		if main != (lifecycle.ProcID{}) {
+			args = append(args, "pid", main.PID)
+		}
+		return "daemon is " + to.String(), args
+	})
+}
+
+// farewell is what the log tells of an end.
+func (s *Service) farewell() (args []any) {
+	snap := s.m.Snapshot()
+	if snap.LastExit != nil {
+		args = append(args, "exit", snap.LastExit.String())
 	}
-	s.say(level, msg, args...)
+	if snap.Status != "" { // its last words
+		args = append(args, "status", snap.Status)
+	}
+	if snap.Errno != 0 {
+		args = append(args, "errno", errnoText(snap.Errno))
+	}
+	if r := s.cfg.Policy.Respawn; s.m.ComesBack() {
+		respawn := strconv.Itoa(s.m.Counted())
+		if r.Limit > 0 && r.Interval > 0 {
+			respawn += fmt.Sprintf(" of %d within %v", r.Limit, r.Interval)
+		}
+		args = append(args, "respawn", respawn, "respawn_in", max(0, snap.RespawnAt.Sub(snap.Since)).String())
+	}
+	return args
 }
 
 // notable logs what has come to be known beside the phase, each once when it changes.

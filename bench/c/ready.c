@@ -44,6 +44,12 @@ static void until(int code)
 			errno = ETIMEDOUT, die("see the answer change");
 }
 
+/* Between two measurements: not in step with what a server does later. */
+static void pause_a_while(void)
+{
+	rest(1000000 + now() % 2000003);
+}
+
 static void report(int64_t begin, int probes)
 {
 	printf("%lld %d\n", (long long)(now() - begin), probes);
@@ -57,8 +63,7 @@ static void flip(int fd, int with_barrier)
 	say(fd, b);
 	barrier(fd);
 	until(503);
-	/* Not in step with what the server does later. */
-	rest(1000000 + now() % 2000003);
+	pause_a_while();
 	int64_t begin = now();
 	say(fd, "READY=1");
 	if (with_barrier)
@@ -80,7 +85,7 @@ int main(int argc, char **argv)
 	snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n", argv[3]);
 	if (!strcmp(what, "get")) {
 		for (int i = 0; i < count; i++) {
-			rest(1000000);
+			pause_a_while();
 			int64_t begin = now();
 			if (get() != 200)
 				errno = EPROTO, die("get 200");
