@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -223,7 +224,9 @@ func (h *Handle) PIDFD() int {
 func (h *Handle) Same(pidfd int) bool {
 	if h.ino != 0 {
 		var st unix.Stat_t
-		return unix.Fstat(pidfd, &st) == nil && st.Ino == h.ino && st.Dev == h.dev
+		// Raw: it does not block, and the runtime would wake a thread that watches those that do.
+		_, _, errno := unix.RawSyscall(unix.SYS_FSTAT, uintptr(pidfd), uintptr(unsafe.Pointer(&st)), 0)
+		return errno == 0 && st.Ino == h.ino && st.Dev == h.dev
 	}
 	pid, err := h.fs.fdinfo(pidfd)
 	if err != nil || pid <= 0 || pid != h.id.PID {
