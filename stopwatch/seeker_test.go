@@ -35,7 +35,7 @@ func TestSeek(t *testing.T) {
 		}
 		expect := func(what string, want ...string) {
 			t.Helper()
-			time.Sleep(time.Second) // everything has settled
+			time.Sleep(700 * fast) // everything has settled, and the next look is one pace away
 			synctest.Wait()
 			if !reflect.DeepEqual(calls, want) {
 				t.Errorf("%s: %v, want %v", what, calls, want)
