@@ -300,7 +300,7 @@ func (l *Listener) Wait(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		l.poll.asked = false
+		l.poll.parked = false
 		err := l.raw.Read(l.poll.ready)
 		switch {
 		case err == nil:

@@ -280,22 +280,27 @@ func (r *receiver) unpack() (credentials bool) {
 
 // pollState asks whether a datagram is queued, without taking it.
 type pollState struct {
-	ready   func(fd uintptr) bool // pollState.ask, bound once
-	asked   bool                  // and nothing was queued: this is a wake-up
+	ready   func(fd uintptr) bool // pollState.wake, bound once
+	parked  bool                  // nothing was queued: what comes next is a wake-up
 	pollfd  unix.PollFd
 	timeout unix.Timespec // always zero
 }
 
-func (s *pollState) init() { s.ready = s.ask }
+func (s *pollState) init() { s.ready = s.wake }
 
-// ask is for RawConn.Read. The runtime's poller is edge-triggered and Drain does not
-// tell it what it has taken, so that there was no wake-up says nothing: ask. One may be
-// about what somebody else has taken already; Drain finds out.
-func (s *pollState) ask(fd uintptr) bool {
-	if s.asked {
-		s.asked = false
+// wake is for RawConn.Read, which calls it first and after each wake-up. The runtime's
+// poller is edge-triggered and Drain does not tell it what it has taken, so that there was
+// no wake-up says nothing: ask. One may be about what somebody else has taken already; Drain
+// finds out.
+func (s *pollState) wake(fd uintptr) bool {
+	if s.parked {
 		return true
 	}
+	s.parked = !s.ask(fd)
+	return !s.parked
+}
+
+func (s *pollState) ask(fd uintptr) bool {
 	for {
 		s.pollfd = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 		// ppoll, because arm64 has no poll. Some kernels write the time left: set it each time.
@@ -303,8 +308,7 @@ func (s *pollState) ask(fd uintptr) bool {
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&s.pollfd)), 1, uintptr(unsafe.Pointer(&s.timeout)), 0, 0, 0)
 		if errno != unix.EINTR {
 			// On an error be ready: Drain finds out what it is.
-			s.asked = errno == 0 && n == 0
-			return !s.asked
+			return errno != 0 || n > 0
 		}
 	}
 }
