@@ -59,7 +59,6 @@ type Listener struct {
 	inode    fileID // of a path, to know it again
 
 	file   *os.File
-	fd     int // of file
 	raw    syscall.RawConn
 	closed atomic.Bool
 
@@ -102,7 +101,7 @@ func listen(c Config) (*Listener, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	l.file, l.fd = os.NewFile(uintptr(fd), c.Address), fd
+	l.file = os.NewFile(uintptr(fd), c.Address)
 	l.poll.init()
 	l.receiver.init()
 	if l.raw, err = l.file.SyscallConn(); err != nil {
@@ -270,9 +269,6 @@ func (l *Listener) HasPidfd() bool { return l.hasPidfd }
 // Backlog is the most datagrams that can be queued: what is queued at some moment is
 // among the next so many that Drain takes, however fast others follow.
 func (l *Listener) Backlog() int { return l.backlog }
-
-// FD returns the socket, for poll(2). It belongs to the listener.
-func (l *Listener) FD() int { return l.fd }
 
 // Close closes the socket and removes its path, unless another socket has taken that
 // meanwhile or Config.Keep is set. What is still queued is lost. Wait and Drain return [ErrClosed] from then

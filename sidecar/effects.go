@@ -305,9 +305,7 @@ func (s *Service) act(a lifecycle.Action) {
 		if !s.dep.Parent {
 			s.sample(p) // to see it run again
 		}
-		if !s.went {
-			s.signal(p, unix.SIGCONT)
-		}
+		s.signal(p, unix.SIGCONT)
 	case lifecycle.Kill:
 		s.say(slog.LevelWarn, "daemon did not stop in time, killing it", "pid", p.id.PID, "timeout", s.cfg.Policy.StopTimeout)
 		s.signal(p, unix.SIGKILL)

@@ -68,9 +68,6 @@ func (f *Family) Begin(pid int) {
 // Observe implements supervise.Service.
 func (f *Family) Observe(t stopwatch.Transition) { f.service.Observe(t) }
 
-// Reflex implements supervise.Service.
-func (f *Family) Reflex() (*proc.Reflex, int) { return f.service.Reflex() }
-
 // Start implements supervise.Service, as the methods below do.
 func (f *Family) Start(start func() (*proc.Handle, error)) error { return f.service.Start(start) }
 

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"errors"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"testing"
@@ -233,68 +232,5 @@ func TestJobControl(t *testing.T) {
 	s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Stopped, Signal: unix.SIGSTOP})
 	if m := s.m.Snapshot(); m.Owed.PID != who.PID || m.Seen.Stops != 1 {
 		t.Errorf("after SIGSTOP: %+v", m)
-	}
-}
-
-// TestAnswered: a stop of our child that is clearly the one that is waited for may be
-// answered by who sees it, and is not answered twice.
-func TestAnswered(t *testing.T) {
-	for _, expect := range []lifecycle.Expect{lifecycle.ExpectStop, lifecycle.ExpectAuto, lifecycle.ExpectNotify} {
-		t.Run(expect.String(), func(t *testing.T) {
-			policy := lifecycle.DefaultPolicy()
-			policy.Expect = expect
-			s, err := New(Config{Name: "test", Address: filepath.Join(t.TempDir(), "notify"), Mode: 0o666, Policy: policy}, Deps{Parent: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			cmd := testdaemon.Command("wait", "GORACE=atexit_sleep_ms=0")
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer cmd.Wait()
-			defer cmd.Process.Kill()
-			h, err := proc.Proc.Open(cmd.Process.Pid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			who := h.ID()
-			armed := func(when string, pid int) {
-				t.Helper()
-				if r, ear := s.Reflex(); r.Armed() != pid || ear != s.ln.FD() {
-					t.Errorf("%s: the stop of %d is answered, want %d", when, r.Armed(), pid)
-				}
-			}
-			armed("nobody is there", 0)
-			s.Adopt(h)
-			if expect == lifecycle.ExpectNotify {
-				armed("it need not stop", 0)
-				return
-			}
-			armed("it starts", who.PID)
-			s.Look()
-			armed("somebody asked", who.PID)
-			if err := h.Signal(unix.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-			for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-				if st, err := h.State(); err == nil && st.Stopped() {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatal("it does not stop")
-				}
-			}
-			s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Stopped, Signal: unix.SIGSTOP, Answered: true})
-			armed("it has stopped", 0)
-			if st, err := h.State(); err != nil || !st.Stopped() {
-				t.Errorf("it is %v, %v: it was continued twice", st, err)
-			}
-			s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Continued})
-			if n := s.Look(); n.Phase != lifecycle.Ready {
-				t.Errorf("it is %v, want ready", n.Phase)
-			}
-			armed("it is ready", 0)
-		})
 	}
 }

@@ -124,8 +124,6 @@ type Service struct {
 	scarce  atomic.Pointer[string] // that of the descriptors
 	command atomic.Pointer[reading]
 
-	reflex proc.Reflex // of who waits for our children
-
 	mu        sync.Mutex
 	m         *lifecycle.Machine
 	facts     lifecycle.Facts
@@ -134,7 +132,6 @@ type Service struct {
 	entry     proc.ID         // the entry process of its container
 	left      time.Duration   // since boot, when the last main process ended
 	hopeless  proc.ID         // whose stop facts.Impossible is about, if below our namespace
-	went      bool            // who is told to have stopped has been continued
 	owes      bool            // the main process was started with UPSTART_JOB
 	elected   bool            // the main process was found by us, not named by the daemon
 	again     *person         // is about to be looked at once more
@@ -330,7 +327,6 @@ func (s *Service) Close() {
 		s.remember()
 	}
 	s.closed = true
-	s.reflex.Disarm()
 	s.end()
 	s.timer.Stop()
 	s.eye.Store(nil)
@@ -356,29 +352,8 @@ func (s *Service) drain(most int) (again bool, err error) {
 	if s.ln == nil || s.closed || s.deaf() {
 		return false, nil
 	}
-	s.reflex.Disarm()
 	_, again, err = s.ln.Drain(s, most)
-	s.rearm()
 	return again, err
-}
-
-// rearm has a stop of the main process answered by who sees it, if it is clear what the
-// answer is. The lock is held.
-func (s *Service) rearm() {
-	if !s.closed && s.dep.Parent && s.ln != nil && s.main != nil && s.main.child && s.m.AnswersStop(s.main.id) {
-		s.reflex.Arm(s.main.id.PID)
-	} else {
-		s.reflex.Disarm()
-	}
-}
-
-// Reflex is what answers a stop of the main process before Observe is told of it: unless
-// something is queued on the socket ear.
-func (s *Service) Reflex() (r *proc.Reflex, ear int) {
-	if s.ln == nil {
-		return &s.reflex, -1
-	}
-	return &s.reflex, s.ln.FD()
 }
 
 // deaf reports whether nobody could be told from a stranger yet.
@@ -460,7 +435,6 @@ func (s *Service) settle() {
 		s.setMain(id)
 	}
 	s.stopped.Store(s.m.Halted())
-	s.rearm()
 	s.remember()
 	if d, ok := s.m.Deadline(); ok {
 		s.arm(d)
@@ -837,9 +811,7 @@ func (s *Service) Observe(t stopwatch.Transition) {
 			s.facts.ContainerAlive = s.containerAlive(e.Who)
 		}
 	}
-	s.went = t.Answered
 	s.apply(e)
-	s.went = false
 	s.settle()
 }
 

@@ -69,7 +69,6 @@ var roles = map[string]func(){
 	"launcher":   launcher,
 	"leaf":       leaf,
 	"unbothered": unbothered,
-	"reflective": reflective,
 }
 
 func init() {

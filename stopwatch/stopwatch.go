@@ -67,10 +67,6 @@ type Transition struct {
 	// SIGTTOU of job control. Only a parent is told; 0 when sampled.
 	Signal unix.Signal
 
-	// Answered says that a stop has been answered with SIGCONT already: see
-	// [proc.Reflex].
-	Answered bool
-
 	// Exit is how it ended; nil unless it has ended and we waited for it.
 	Exit *proc.Exit
 }

@@ -19,22 +19,14 @@ type Waiter struct {
 	fs     proc.FS
 	report func(Transition)
 	living map[int]proc.ID // children that are known: their numbers are theirs until we reap them
-	reflex *proc.Reflex
-	pidfd  int // of whom it is for; ours
-	ear    int
 }
 
 // NewWaiter returns a waiter that hands what it is told to report, one call at a
 // time, on the goroutine of Run, in the order of the kernel. An end is reported
 // before the child is reaped.
 func NewWaiter(fs proc.FS, report func(Transition)) *Waiter {
-	return &Waiter{fs: fs, report: report, living: map[int]proc.ID{}, reflex: &proc.Reflex{}, pidfd: -1, ear: -1}
+	return &Waiter{fs: fs, report: report, living: map[int]proc.ID{}}
 }
-
-// Reflects has the stops of a child answered before they are reported, while r is armed
-// and nothing is queued on the socket ear. The Waiter owns pidfd from here on. It is to be
-// called before Run.
-func (w *Waiter) Reflects(r *proc.Reflex, pidfd, ear int) { w.reflex, w.pidfd, w.ear = r, pidfd, ear }
 
 // Knows spares the Waiter to ask who a child is, which has not been reaped yet, when it
 // stops. It is to be called before Run.
@@ -46,10 +38,6 @@ func (w *Waiter) Knows(child proc.ID) { w.living[child.PID] = child }
 func (w *Waiter) Run() error {
 	unsignalled()
 	deepen()
-	defer func() {
-		unix.Close(w.pidfd) // -1: an error that says nothing
-		w.reflex, w.pidfd = &proc.Reflex{}, -1
-	}()
 	const all = unix.WEXITED | unix.WSTOPPED | unix.WCONTINUED
 	for {
 		// A thread in waitid keeps its processor until the runtime's monitor takes it
@@ -57,8 +45,7 @@ func (w *Waiter) Run() error {
 		runtime.Gosched()
 		// Look first, take afterwards: as long as a zombie is not reaped its
 		// number and its start time are its own.
-		var seen siginfo
-		answered, err := w.reflex.Waitid((*unix.Siginfo)(unsafe.Pointer(&seen)), all, w.pidfd, w.ear)
+		seen, err := waitid(unix.P_ALL, 0, all|unix.WNOWAIT)
 		if errors.Is(err, unix.ECHILD) {
 			return nil
 		}
@@ -90,13 +77,8 @@ func (w *Waiter) Run() error {
 		now := time.Now()
 		// Somebody may have continued or killed it in between. Then its stop can
 		// be taken no more, but it was seen.
-		if seen.kind() == Stopped && (answered || taken.kind() != Stopped) {
-			t := seen.transition(who, now)
-			t.Answered = answered
-			w.report(t)
-			if taken.kind() == Stopped { // once more: it ran meanwhile
-				w.report(Transition{Who: who, Kind: Continued, At: now, Seen: Waited})
-			}
+		if seen.kind() == Stopped && taken.kind() != Stopped {
+			w.report(seen.transition(who, now))
 		}
 		if taken.kind() != 0 {
 			w.report(taken.transition(who, now))

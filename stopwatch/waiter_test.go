@@ -160,12 +160,12 @@ func TestWaiter(t *testing.T) {
 	}
 }
 
-// unbothered has a child stop and go on, and says of which of that a signal told.
+// unbothered has a child stop, go on and end, and says which of that a signal told of.
 func unbothered() {
 	told := make(chan os.Signal, 16)
 	ossignal.Notify(told, unix.SIGCHLD, unix.SIGWINCH)
 	// The kernel has sent SIGCHLD by the time that waitid tells, and takes it, having
-	// the lower number, before SIGWINCH (if not, the test cannot fail this once).
+	// the lower number, before SIGWINCH.
 	now := func() (list []os.Signal) {
 		unix.Kill(os.Getpid(), unix.SIGWINCH)
 		for {
@@ -208,87 +208,10 @@ func unbothered() {
 // TestUnsignalled: of stops waitid tells, and no signal: it would wake another thread.
 func TestUnsignalled(t *testing.T) {
 	_, lines := launch(t, "unbothered")
-	for _, want := range []string{"stopped []", "continued []"} {
+	for _, want := range []string{"stopped []", "continued []", "ended [child exited]"} {
 		if line := next(t, lines); line != want {
 			t.Errorf("it said %q, want %q", line, want)
 		}
-	}
-}
-
-// reflective has a child that stops, and says what it is told of that. It answers the stop
-// itself if that has not been done.
-func reflective() {
-	mode := os.Getenv("MODE")
-	ears, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		panic(err)
-	}
-	if mode == "queued" {
-		unix.Write(ears[1], []byte("READY=1"))
-	}
-	cmd := command(map[bool]string{false: "raise", true: "sit"}[mode == "job"])
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // see launcher
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		panic(err)
-	}
-	defer in.Close()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		panic(err)
-	}
-	if err := cmd.Start(); err != nil {
-		panic(err)
-	}
-	h, err := proc.Proc.Open(cmd.Process.Pid)
-	if err != nil {
-		panic(err)
-	}
-	defer h.Close()
-	if mode == "job" {
-		out.Read(make([]byte, 1)) // it is ready
-		if err := h.Signal(unix.SIGTSTP); err != nil {
-			panic(err)
-		}
-	}
-	w := NewWaiter(proc.Proc, func(tr Transition) {
-		os.Stdout.WriteString(fmt.Sprintln(tr.Kind, tr.Answered))
-		switch {
-		case tr.Kind == Stopped && !tr.Answered:
-			h.Signal(unix.SIGCONT)
-		case tr.Kind == Continued:
-			h.Signal(unix.SIGKILL)
-		}
-	})
-	pidfd, err := unix.FcntlInt(uintptr(h.PIDFD()), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		panic(err)
-	}
-	var r proc.Reflex
-	r.Arm(cmd.Process.Pid)
-	if mode == "disarmed" {
-		r.Disarm()
-	}
-	w.Reflects(&r, pidfd, ears[0])
-	if err := w.Run(); err != nil {
-		panic(err)
-	}
-	io.Copy(io.Discard, os.Stdin)
-}
-
-// TestReflex: a stop is answered before it is reported, if it is the stop, the answer is
-// clear, and nothing was said before it that nobody has heard yet.
-func TestReflex(t *testing.T) {
-	for _, mode := range []string{"armed", "disarmed", "queued", "job"} {
-		t.Run(mode, func(t *testing.T) {
-			t.Setenv("MODE", mode)
-			_, lines := launch(t, "reflective")
-			for _, want := range []string{fmt.Sprintf("stopped %v", mode == "armed"), "continued false", "ended false"} {
-				if line := next(t, lines); line != want {
-					t.Errorf("it said %q, want %q", line, want)
-				}
-			}
-		})
 	}
 }
 

@@ -52,9 +52,6 @@ type Service interface {
 	Start(start func() (*proc.Handle, error)) error
 	// Observe takes a stop, continue or end of a child.
 	Observe(stopwatch.Transition)
-	// Reflex answers a stop of the child before Observe is told of it, unless something is
-	// queued on the socket ear.
-	Reflex() (r *proc.Reflex, ear int)
 	// StopAsked is called before a termination is handed on; with kill, the
 	// service kills the main process after its stop time-out.
 	StopAsked(kill bool)
@@ -163,7 +160,6 @@ func (d *Daemon) start() error {
 	}
 	started := false
 	var cmd proc.ID
-	pidfd := -1
 	err := d.service.Start(func() (*proc.Handle, error) {
 		pid, err := syscall.ForkExec(path, args, attr)
 		if err != nil {
@@ -179,9 +175,6 @@ func (d *Daemon) start() error {
 		}
 		if err == nil {
 			cmd = h.ID()
-			if pidfd, err = unix.FcntlInt(uintptr(h.PIDFD()), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-				pidfd, err = -1, nil // no descriptor left: then there is no reflex
-			}
 		}
 		return h, err
 	})
@@ -198,10 +191,6 @@ func (d *Daemon) start() error {
 			d.halted(t)
 		})
 		w.Knows(cmd)
-		if pidfd >= 0 {
-			r, ear := d.service.Reflex()
-			w.Reflects(r, pidfd, ear)
-		}
 		if err := w.Run(); err != nil {
 			d.failed <- err
 		}

@@ -110,11 +110,6 @@ func (m *Machine) Notable() Notable { return Notable{m.s.Paused, m.s.LimitHit, m
 // Counted is how many respawns the current window has, the one that is due included.
 func (m *Machine) Counted() int { return m.pace.count }
 
-// AnswersStop reports whether a stop of who by SIGSTOP would be answered now.
-func (m *Machine) AnswersStop(who ProcID) bool {
-	return m.s.Phase == Starting && who == m.s.Main && m.p.Expect.Stops() && m.answered != who && m.s.Owed == (ProcID{})
-}
-
 // AwaitsStop reports whether a process that stops now would be taken to say
 // that it is ready.
 func (m *Machine) AwaitsStop(now time.Time) bool {

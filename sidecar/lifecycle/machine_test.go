@@ -1338,10 +1338,10 @@ func TestPingAt(t *testing.T) {
 
 // What the loop asks between two events.
 func TestQuestions(t *testing.T) {
-	type answers struct{ awaits, sure, late, lateTold, halted bool }
+	type answers struct{ awaits, late, lateTold, halted bool }
 	ask := func(m *Machine, at time.Duration) answers {
 		now := epoch.Add(at)
-		return answers{m.AwaitsStop(now), m.AnswersStop(daemon), m.MayStopLate(false, now), m.MayStopLate(true, now), m.Halted()}
+		return answers{m.AwaitsStop(now), m.MayStopLate(false, now), m.MayStopLate(true, now), m.Halted()}
 	}
 	for _, c := range []struct {
 		name   string
@@ -1351,7 +1351,7 @@ func TestQuestions(t *testing.T) {
 		want   answers
 	}{
 		{"auto, absent", ExpectAuto, nil, 0, answers{awaits: true}},
-		{"auto, starting", ExpectAuto, []Event{finds(daemon)}, 0, answers{awaits: true, sure: true}},
+		{"auto, starting", ExpectAuto, []Event{finds(daemon)}, 0, answers{awaits: true}},
 		{"auto, stop owed", ExpectAuto, []Event{finds(daemon), stops(daemon)}, 0, answers{awaits: true, halted: true}},
 		{"auto, stop answered", ExpectAuto, []Event{finds(daemon), stops(daemon), runs(daemon)}, 0, answers{}},
 		{"auto, just ready", ExpectAuto, []Event{finds(daemon), saysReady(daemon)}, 0, answers{late: true, lateTold: true}},
@@ -1361,7 +1361,7 @@ func TestQuestions(t *testing.T) {
 		{"auto, paused", ExpectAuto, []Event{finds(daemon), stops(daemon), runs(daemon), stops(daemon)}, 0, answers{halted: true}},
 		{"auto, stopping", ExpectAuto, []Event{finds(daemon), saysReady(daemon), saysStop(daemon)}, 0, answers{}},
 		{"auto, gone", ExpectAuto, []Event{finds(daemon), ends(daemon)}, 0, answers{awaits: true}},
-		{"stop, starting", ExpectStop, []Event{finds(daemon)}, 0, answers{awaits: true, sure: true}},
+		{"stop, starting", ExpectStop, []Event{finds(daemon)}, 0, answers{awaits: true}},
 		{"stop, ready", ExpectStop, []Event{finds(daemon), stops(daemon), runs(daemon)}, 0, answers{}},
 		{"stop, another than the main process owes", ExpectStop, []Event{finds(daemon), stops(daemon), names(next)}, 0, answers{awaits: true}},
 		{"notify, starting", ExpectNotify, []Event{finds(daemon)}, 0, answers{}},
