@@ -103,7 +103,13 @@ func NewWorld(fs proc.FS, scarce *proc.Descriptors, log *slog.Logger) (*World, e
 // Deps fills in what a service needs of the world. Bind the service with Join.
 func (w *World) Deps(cfg Config, log *slog.Logger) Deps {
 	sc := &scope{w: w, cfg: cfg}
-	return Deps{FS: w.fs, Scope: sc, Stops: w.sampler, Log: log, Awaiting: func(yes bool) { w.awaits(sc, yes) }, Hides: w.hides, Descriptors: w.scarce}
+	awaits := func(yes bool) {
+		if !yes {
+			sc.others = nil // of no use now
+		}
+		w.awaits(sc, yes)
+	}
+	return Deps{FS: w.fs, Scope: sc, Stops: w.sampler, Log: log, Awaiting: awaits, Hides: w.hides, Descriptors: w.scarce}
 }
 
 // Join tells the world of a service made with its Deps.
@@ -160,16 +166,27 @@ func (w *World) awaits(by *scope, yes bool) {
 		}
 		time.AfterFunc(0, func() {
 			w.mu.Lock()
-			late := w.late
+			late, before := w.late, w.table
 			w.late = map[*scope]bool{}
 			w.mu.Unlock()
 			pids, _ := w.scan()
+			w.mu.Lock()
+			var news []int // to the others: what has changed since they were told last
+			for _, pid := range pids {
+				if old, ok := before[pid]; !ok || changed(old, w.table[pid]) {
+					news = append(news, pid)
+				}
+			}
+			w.mu.Unlock()
 			read := map[proc.ID]string{}
 			for _, s := range w.members() {
 				if sc, ok := s.dep.Scope.(*scope); ok && late[sc] {
 					s.arrived(pids, read)
+				} else if len(news) > 0 {
+					s.arrived(news, read)
 				}
 			}
+			w.lookRarely(pids) // nobody else may look again
 		})
 	case w.awaiting == 0:
 		w.sampler.Rest()
@@ -443,7 +460,7 @@ func (w *World) reconsider(pids []int, n int) (left []int, about bool) {
 	if n%4 == 0 {
 		changed = left // a title may be written without a page fault (setproctitle)
 	}
-	if len(changed) > 0 || len(left) < len(pids) { // who ended was in the way, maybe
+	if len(changed) > 0 || len(left) < len(pids) || w.unclear() { // who ended was in the way, maybe
 		w.offer(changed)
 	}
 	return left, about
@@ -646,17 +663,19 @@ type scope struct {
 	shared    string             // the last process that it could have been, and whose it is
 }
 
-// doubt has processes looked at again: they may be others by now.
+// doubt has processes looked at again, and those above them: they may be others by now.
 func (sc *scope) doubt(pids []int) {
 	w := sc.w
 	w.mu.Lock()
-	most := 2*len(w.table) + 1024
-	w.mu.Unlock()
-	if len(sc.others) > most { // most of them are dead
+	defer w.mu.Unlock()
+	if len(sc.others) > 2*len(w.table)+1024 { // most of them are dead
 		clear(sc.others)
 	}
 	for _, pid := range pids {
-		delete(sc.others, pid)
+		for n := 0; n < 1024 && pid > 1; n++ {
+			delete(sc.others, pid)
+			pid = w.table[pid].PPID
+		}
 	}
 }
 
