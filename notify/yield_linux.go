@@ -17,6 +17,8 @@ import (
 func Yield() {
 	unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	if y := yielding(); y != nil {
+		y.turn.Lock()
+		defer y.turn.Unlock()
 		_ = y.conn.Read(y.pass) // it is never closed, and nothing can fail
 		return
 	}
@@ -29,7 +31,8 @@ type yielder struct {
 	file *os.File
 	conn syscall.RawConn
 	pass func(fd uintptr) bool // yielder.poke, bound once
-	over bool                  // one at a time: RawConn.Read holds a lock
+	over bool                  // of who has the turn
+	turn sync.Mutex            // hands itself on; that of RawConn.Read goes to who comes first, which is who had it
 }
 
 // yielding is nil where there was no descriptor left for it.

@@ -3,8 +3,10 @@ package notify
 import (
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Who waits for a descriptor gets its turn beside a goroutine that never rests. By Gosched
@@ -50,6 +52,38 @@ func TestYield(t *testing.T) {
 		}
 	}
 	t.Fatal("a reader never had its turn")
+}
+
+// Of several that never rest each has its turn.
+func TestYieldAmongMany(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var turns [3]atomic.Int64
+	var over atomic.Bool
+	var all sync.WaitGroup
+	for i := range turns {
+		all.Go(func() {
+			for !over.Load() {
+				Yield()
+				turns[i].Add(1)
+			}
+		})
+	}
+	const enough = 1000
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		least := turns[0].Load()
+		for i := range turns {
+			least = min(least, turns[i].Load())
+		}
+		if least >= enough {
+			break
+		}
+		if time.Now().After(end) {
+			t.Errorf("after half a minute they had %d, %d and %d turns", turns[0].Load(), turns[1].Load(), turns[2].Load())
+			break
+		}
+	}
+	over.Store(true)
+	all.Wait()
 }
 
 func BenchmarkYield(b *testing.B) {
