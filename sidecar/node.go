@@ -722,14 +722,12 @@ func (s *Service) introduce(p *person, n int) {
 // kernel says of the main process is more exact and stands. With now it has just
 // happened, so a process that nobody has seen was one that ended at once.
 func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
-	t.mu.Lock()
-	id := t.entry
-	t.mu.Unlock()
-	unseen := id.PID != pid
-	if unseen && t.node.lives(id) {
-		return // of a task before, that was over when this one was listed
+	if t.Outlived(pid) {
+		return
 	}
 	t.mu.Lock()
+	id := t.entry
+	unseen := id.PID != pid
 	told := unseen && (!now || t.last == pid) // containerd tells of some ends twice
 	t.last = pid
 	t.mu.Unlock()
@@ -757,6 +755,15 @@ func (t *Tenant) Exited(pid int, exit lifecycle.Exit, now bool) {
 	t.Ended()
 }
 
+// Outlived reports whether pid was the first process of a task before the one that runs:
+// containerd may tell of an end late, and twice.
+func (t *Tenant) Outlived(pid int) bool {
+	t.mu.Lock()
+	id := t.entry
+	t.mu.Unlock()
+	return id.PID != pid && t.node.lives(id)
+}
+
 // lives reports whether a container's first process does.
 func (n *Node) lives(id proc.ID) bool {
 	if id.PID == 0 {
@@ -770,12 +777,13 @@ func (n *Node) lives(id proc.ID) bool {
 // from here on is the next task's, and waits for containerd's word of that.
 func (t *Tenant) Ended() {
 	t.look(false)
+	t.node.catchUp() // the last words, while it is known whose they are
 	t.node.hearing.Lock()
 	t.known()
 	t.leave()
 	t.node.hearing.Unlock()
 	s := t.Service
-	s.hear() // the last words
+	s.hear() // likewise
 	t.mu.Lock()
 	if t.entry.PID != 0 {
 		t.last = t.entry.PID
@@ -833,7 +841,12 @@ func (t *Tenant) meets(ctx context.Context) {
 			return
 		case <-time.After(age):
 			if now, _ := current(); before && now {
-				t.listen()
+				t.mu.Lock()
+				if t.met == met { // or that wait is over, and the next has begun
+					close(t.met)
+					t.met = nil
+				}
+				t.mu.Unlock()
 			}
 		}
 	}

@@ -356,7 +356,7 @@ func (r *registry) bind(n *container, id proc.ID) error {
 // Exited implements ctrd.Handler.
 func (r *registry) Exited(k ctrd.Key, pid int, status uint32, now bool) {
 	n := r.of(k)
-	if n == nil {
+	if n == nil || n.Outlived(pid) {
 		return
 	}
 	r.mu.Lock()
