@@ -15,7 +15,7 @@ import (
 // between two batches, because the runtime asks its poller by itself only when a processor
 // has nothing else to do, or 10 ms have passed.
 func Yield() {
-	unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	if y := yielding(); y != nil {
 		y.turn.Lock()
 		defer y.turn.Unlock()
