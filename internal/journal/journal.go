@@ -69,7 +69,7 @@ type Dir struct {
 	boot string
 	mem  bool // the directory is memory: writing waits for nothing
 	log  *slog.Logger
-	put  func(r *Record, ahead bool) error // file; a test may have a slower one
+	put  func(*Record) error // file; a test may have a slower one
 
 	trouble atomic.Pointer[string] // why records are not kept now; nil: they are
 
@@ -85,8 +85,6 @@ type Dir struct {
 	wake     chan struct{}
 	closed   bool
 	ended    chan struct{}
-	spare    int // a file for the next record that is put, made ahead; -1: none
-	restock  *time.Timer
 }
 
 // Open makes the directory path, if it has to, and keeps it open. A path that
@@ -108,7 +106,7 @@ func Open(path string, from proc.FS, log *slog.Logger) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot keep state in %s: %w; name another directory with --run-dir", path, err)
 	}
-	d := &Dir{path: path, fd: fd, boot: boot, log: log, wake: make(chan struct{}, 1), ended: make(chan struct{}), spare: -1}
+	d := &Dir{path: path, fd: fd, boot: boot, log: log, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	var held unix.Statfs_t
 	if unix.Fstatfs(fd, &held) == nil {
 		d.mem = held.Type == unix.TMPFS_MAGIC || held.Type == unix.RAMFS_MAGIC
@@ -116,11 +114,6 @@ func Open(path string, from proc.FS, log *slog.Logger) (*Dir, error) {
 	d.put = d.file
 	d.watch = time.AfterFunc(time.Hour, d.impatient)
 	d.watch.Stop()
-	d.restock = time.AfterFunc(time.Hour, d.stock)
-	d.restock.Stop()
-	if d.mem {
-		d.stock()
-	}
 	go d.write()
 	return d, nil
 }
@@ -140,11 +133,6 @@ func (d *Dir) Close() {
 		return
 	}
 	d.closed = true
-	if d.restock.Stop(); d.spare >= 0 {
-		unix.Close(d.spare)
-		_ = unix.Unlinkat(d.fd, spareName, 0)
-		d.spare = -1
-	}
 	d.mu.Unlock()
 	d.nudge()
 	select {
@@ -219,30 +207,7 @@ func (f *File) Put(r *Record) bool {
 	if d.closed || f.next != nil || d.writing == f {
 		return false // what was handed over before comes first
 	}
-	return d.put(r, true) == nil
-}
-
-// Making a file takes longer than filling it, and who brings READY=1 waits for both: so
-// where records are put there is a file ahead, which gets the name of a state file when it
-// is filled.
-const spareName = "spare" // a state file ends in .json, a temporary one begins with a dot
-
-// restockAfter is when the probe is over that READY=1 brings.
-const restockAfter = 250 * time.Microsecond
-
-// stock makes the spare file.
-func (d *Dir) stock() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed || d.spare >= 0 || d.Trouble() != nil {
-		return
-	}
-	fd, err := d.create(spareName)
-	if err != nil {
-		return // who has a record makes a file then, and finds out what is amiss
-	}
-	_ = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, 4096) // its memory, too, if that can be had ahead
-	d.spare = fd
+	return d.put(r) == nil
 }
 
 func (d *Dir) nudge() {
@@ -261,7 +226,7 @@ func (d *Dir) write() {
 			if f == nil {
 				break
 			}
-			d.wrote(f, r, d.put(r, false))
+			d.wrote(f, r, d.put(r))
 		}
 		d.mu.Lock()
 		closed := d.closed
@@ -382,9 +347,8 @@ func (d *Dir) report(err error) {
 }
 
 // file writes a record: to a temporary name first, so that whoever reads the file
-// finds all of the old one or all of the new one. With ahead, whose caller has the lock,
-// the file is there already.
-func (d *Dir) file(r *Record, ahead bool) error {
+// finds all of the old one or all of the new one.
+func (d *Dir) file(r *Record) error {
 	r.Written, r.Uptime = time.Now(), proc.Uptime()
 	// A time that was taken before the clock was set must not be told by it.
 	r.State = r.State.Moved(func(t time.Time) time.Time { return r.Written.Add(t.Sub(r.Written)) })
@@ -392,17 +356,10 @@ func (d *Dir) file(r *Record, ahead bool) error {
 	if err != nil {
 		return err
 	}
-	temp, fd := "."+r.Service, -1
-	if ahead {
-		if fd, d.spare = d.spare, -1; fd >= 0 {
-			temp = spareName
-		}
-		d.restock.Reset(restockAfter)
-	}
-	if fd < 0 {
-		if fd, err = d.create(temp); err != nil {
-			return err
-		}
+	temp := "." + r.Service
+	fd, err := d.create(temp)
+	if err != nil {
+		return err
 	}
 	for len(b) > 0 && err == nil {
 		var n int

@@ -106,7 +106,7 @@ func TestPut(t *testing.T) {
 
 	began, goOn := make(chan bool, 1), make(chan bool)
 	d.mu.Lock()
-	d.put = func(r *Record, ahead bool) error { began <- true; <-goOn; return d.file(r, ahead) }
+	d.put = func(r *Record) error { began <- true; <-goOn; return d.file(r) }
 	d.mu.Unlock()
 	written := make(chan error, 2)
 	first, second, third := ready(), ready(), ready()
@@ -134,7 +134,7 @@ func TestPut(t *testing.T) {
 
 	full := errors.New("no space")
 	d.mu.Lock()
-	d.put = func(*Record, bool) error { return full }
+	d.put = func(*Record) error { return full }
 	d.mu.Unlock()
 	if f.Put(third) {
 		t.Error("a failure is no failure")
@@ -375,82 +375,6 @@ func TestPutAside(t *testing.T) {
 	}
 }
 
-// TestSpare: where records are put a file is ready for the next one. It is taken for one
-// record, is nobody's way in, and is gone at the end; without it all goes on.
-func TestSpare(t *testing.T) {
-	path, err := os.MkdirTemp("/dev/shm", "podnotify")
-	if err != nil {
-		t.Skip("there is no directory in memory: mount a tmpfs on /dev/shm")
-	}
-	t.Cleanup(func() { os.RemoveAll(path) })
-	victim, spare := filepath.Join(t.TempDir(), "victim"), filepath.Join(path, spareName)
-	os.WriteFile(victim, []byte("precious"), 0o600)
-	if err := os.Symlink(victim, spare); err != nil { // somebody else's, or of a podnotify that was killed
-		t.Fatal(err)
-	}
-	d, _ := open(t, path)
-	f := d.File("redis")
-	inode := func(path string) uint64 {
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil {
-			return 0
-		}
-		return st.Ino
-	}
-	stocked := func() uint64 {
-		t.Helper()
-		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			d.mu.Lock()
-			there := d.spare >= 0
-			d.mu.Unlock()
-			if there {
-				return inode(spare)
-			}
-		}
-		t.Fatal("no spare file after half a minute")
-		return 0
-	}
-	ahead, before := stocked(), uint64(0)
-	for range 3 {
-		if !f.Put(ready()) {
-			t.Fatal("not put")
-		}
-		if got := inode(path + "/redis.json"); got != ahead || got == before {
-			t.Errorf("the state file is inode %d, not %d that was ready", got, ahead)
-		}
-		if r, err := f.Read(); err != nil || r == nil {
-			t.Fatal(r, err)
-		}
-		before, ahead = ahead, stocked()
-	}
-	long := ready()
-	long.State.Status = strings.Repeat("x", 10_000) // more than was set aside
-	if !f.Put(long) {
-		t.Error("not put")
-	}
-	if r, err := f.Read(); err != nil || r.State.Status != long.State.Status {
-		t.Error(r, err)
-	}
-	stocked()
-	os.Remove(spare)
-	if r := ready(); f.Put(r) {
-		t.Error("put into a file that is gone")
-	} else if err := write(t, f, r); err != nil {
-		t.Error(err)
-	}
-	if stocked(); !f.Put(ready()) {
-		t.Error("not put after the spare file was taken away once")
-	}
-	stocked()
-	d.Close()
-	if names, err := filepath.Glob(path + "/*"); err != nil || len(names) != 1 {
-		t.Error("left behind:", names, err)
-	}
-	if b, _ := os.ReadFile(victim); string(b) != "precious" {
-		t.Errorf("a link was followed: %q", b)
-	}
-}
-
 func TestOpenRefuses(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	os.WriteFile(file, nil, 0o600)
@@ -470,7 +394,7 @@ func TestOpenRefuses(t *testing.T) {
 // slow is a directory whose disk does what a test says.
 func slow(t *testing.T, put func(*Record) error) (*Dir, *text) {
 	d, log := open(t, t.TempDir())
-	d.put = func(r *Record, _ bool) error { return put(r) }
+	d.put = put
 	return d, log
 }
 
@@ -731,7 +655,7 @@ func BenchmarkWrite(b *testing.B) {
 	r.Service, r.Boot = "redis", d.boot
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := d.file(r, false); err != nil {
+		if err := d.file(r); err != nil {
 			b.Fatal(err)
 		}
 	}
