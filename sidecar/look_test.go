@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"errors"
+	"log/slog"
 	"os/exec"
 	"regexp"
 	"sync"
@@ -232,5 +233,39 @@ func TestJobControl(t *testing.T) {
 	s.Observe(stopwatch.Transition{Who: who, Kind: stopwatch.Stopped, Signal: unix.SIGSTOP})
 	if m := s.m.Snapshot(); m.Owed.PID != who.PID || m.Seen.Stops != 1 {
 		t.Errorf("after SIGSTOP: %+v", m)
+	}
+}
+
+// TestElectedLooks: whom a number meant when its command line was read may have ended
+// since, and the number be another's, who began in the same clock tick. It is looked at
+// once more when it is held.
+func TestElectedLooks(t *testing.T) {
+	cmd := exec.Command("sleep", "1h")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	st, err := proc.Proc.Stat(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Name: "test", Process: regexp.MustCompile("^the one before$"), Policy: lifecycle.DefaultPolicy()}
+	w, err := NewWorld(proc.Proc, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.newest.Close()
+	s := newService(cfg, w.Deps(cfg, slog.New(slog.DiscardHandler)))
+	sc := s.dep.Scope.(*scope)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sc.read = map[proc.ID]string{st.ID(): "the one before"}
+	if pid, _ := sc.elect(0, 0); pid != st.PID {
+		t.Fatalf("process %d is named, want %d: the test does not test", pid, st.PID)
+	}
+	s.elect(sc)
+	if main := s.m.Main(); main != (lifecycle.ProcID{}) {
+		t.Errorf("main process %v", main)
 	}
 }

@@ -200,6 +200,18 @@ func (s *Service) openPID(pid int) (*proc.Handle, error) {
 	}
 }
 
+// openIf is openPID for what was found out about the number: is is asked again once the
+// process is held. Until then the number may have passed on, within one clock tick even,
+// so that the start time does not tell.
+func (s *Service) openIf(pid int, is func() bool) (*proc.Handle, error) {
+	h, err := s.openPID(pid)
+	if err == nil && !(is() && h.Holds()) {
+		h.Close()
+		err = proc.ErrReused
+	}
+	return h, err
+}
+
 // invisible is a sender in a PID namespace we cannot see. Only "any" hears it,
 // and then it is known by its pidfd alone.
 func (s *Service) invisible(p *notify.Packet) (person, bool) {
@@ -487,6 +499,16 @@ func (s *Service) setAccess(v []byte) {
 	s.access = a
 }
 
+// entryOf is the process that stands for the service by default, as far as the sender of
+// a datagram tells. Of who has been reaped nothing is known but a number, which may be
+// another's.
+func (s *Service) entryOf(who person) (pid int, ok bool) {
+	if pid, ok = who.id.PID, true; s.dep.Scope != nil {
+		pid, ok = s.dep.Scope.Entry(pid)
+	}
+	return pid, ok && who.h != nil && who.h.Holds()
+}
+
 // findFor gives the service a main process when it is spoken for and has none:
 // the one that stands for it by default, never whoever spoke.
 func (s *Service) findFor(who person) {
@@ -498,17 +520,15 @@ func (s *Service) findFor(who person) {
 		s.setMain(s.m.Main())
 		return
 	}
-	pid := who.id.PID
-	if s.dep.Scope != nil {
-		switch entry, ok := s.dep.Scope.Entry(pid); {
-		case ok:
-			pid = entry
-		case s.access != AccessAny: // there it stands for itself
+	pid, ok := s.entryOf(who)
+	if !ok {
+		if s.access != AccessAny {
 			return
 		}
+		pid = who.id.PID // it stands for itself
 	}
 	if p := s.people[pid]; p == nil || p.h.Ended() {
-		h, err := s.openPID(pid)
+		h, err := s.openIf(pid, func() bool { entry, ok := s.entryOf(who); return ok && entry == pid })
 		if err != nil {
 			return
 		}
@@ -526,7 +546,7 @@ func (s *Service) reelect(who person) {
 	if s.dep.Parent || s.dep.Scope == nil {
 		return
 	}
-	pid, ok := s.dep.Scope.Entry(who.id.PID)
+	pid, ok := s.entryOf(who)
 	if !ok || pid == s.mainID().PID {
 		return
 	}
@@ -534,7 +554,7 @@ func (s *Service) reelect(who person) {
 		return
 	}
 	if p := s.people[pid]; p == nil || p.h.Ended() {
-		h, err := s.openPID(pid)
+		h, err := s.openIf(pid, func() bool { entry, ok := s.entryOf(who); return ok && entry == pid })
 		if err != nil {
 			return
 		}

@@ -585,7 +585,7 @@ func (s *Service) elect(sc *scope) {
 		}
 		return
 	}
-	h, err := s.openPID(pid)
+	h, err := s.openIf(pid, func() bool { return sc.is(pid) })
 	if err != nil {
 		return
 	}
@@ -956,6 +956,18 @@ func (sc *scope) cmdline(id proc.ID) (string, bool) {
 		sc.read[id] = cmd
 	}
 	return cmd, ok
+}
+
+// is reports whether the process that has a number now is what elect took it for. What
+// was read of its command line before may be another's.
+func (sc *scope) is(pid int) bool {
+	st, err := sc.w.fs.Stat(pid)
+	if err != nil || runtimes(st.Comm) {
+		return false
+	}
+	delete(sc.read, st.ID())
+	entry, ok := sc.Entry(pid)
+	return ok && entry == pid && sc.matches(st.ID())
 }
 
 // elect names the process that stands for the service, or what it could be.

@@ -5,7 +5,8 @@
    Commands on standard input, a socket, each answered there by a line:
      t  a new target, named by the helper, and seen to be
      w  waits for the target's end: by which signal
-     k  kills the target and gives its number to a stranger
+     k  kills the target and gives its number to a stranger; the answer is n if
+        somebody else was faster: a thread of podnotify's, say
      r  like t and k at once, nobody waits; the name says which process it means
      e  ends the stranger: by which signal */
 #include "say.h"
@@ -59,7 +60,7 @@ static void next(pid_t number)
 		fail("set ns_last_pid");
 }
 
-/* A process with a number, which has to be free. */
+/* A process with a number, 0 if somebody else has got it. */
 static pid_t take(pid_t number)
 {
 	for (;;) {
@@ -81,6 +82,8 @@ static pid_t take(pid_t number)
 			return pid;
 		if (ended(pid) > 0)
 			fail("see a process end by itself");
+		if (kill(number, 0) == 0 || errno != ESRCH)
+			return 0;
 	}
 }
 
@@ -201,7 +204,7 @@ int main(int argc, char **argv)
 		case 'k':
 			stop(target);
 			stranger = take(target);
-			puts("k");
+			puts(stranger ? "k" : "n");
 			break;
 		case 'e':
 			printf("e %d\n", stop(stranger));
