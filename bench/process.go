@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"flag"
@@ -101,11 +100,18 @@ func (p *process) kill() {
 	_ = p.Wait()
 }
 
-// numbers runs a program to its end and returns the numbers it prints, one row a line.
+// numbers runs a program to its end and returns the numbers it prints, one row a line. It
+// prints them to a file: a pipe would wake us at each, beside what is measured next.
 func (b *bench) numbers(prioritized bool, args ...string) ([][]float64, error) {
+	out, err := os.CreateTemp(b.dir, "out")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
 	c := exec.Command(b.path(args[0]), args[1:]...)
-	var out, complaint bytes.Buffer
-	c.Stdout, c.Stderr = &out, &complaint
+	var complaint bytes.Buffer
+	c.Stdout, c.Stderr = out, &complaint
 	if err := launch(c, prioritized); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", args[0], err)
 	}
@@ -114,13 +120,17 @@ func (b *bench) numbers(prioritized bool, args ...string) ([][]float64, error) {
 	if err := c.Wait(); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, complaint.String())
 	}
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		return nil, err
+	}
 	var rows [][]float64
-	for s := bufio.NewScanner(&out); s.Scan(); {
+	for line := range strings.Lines(string(text)) {
 		var row []float64
-		for _, word := range strings.Fields(s.Text()) {
+		for _, word := range strings.Fields(line) {
 			n, err := strconv.ParseFloat(word, 64)
 			if err != nil {
-				return nil, fmt.Errorf("%s printed %q", args[0], s.Text())
+				return nil, fmt.Errorf("%s printed %q", args[0], line)
 			}
 			row = append(row, n)
 		}

@@ -38,8 +38,9 @@ type effects struct {
 const linesWaiting = 1024
 
 // unhurried is how long the log may wait. To wake a thread for it at the moment in which
-// a daemon has become ready would take a processor from those who ask whether it has.
-const unhurried = 5 * time.Millisecond
+// a daemon has become ready would take a processor from those who ask whether it has. The
+// lines bear the time of what they tell.
+const unhurried = 50 * time.Millisecond
 
 // A daemon whose READY and RELOADING take turns must not fill the disk that the log is
 // on: of so many lines at once the rest is dropped, and counted, but for one in a while.
@@ -150,12 +151,15 @@ func (s *Service) sayAll(level slog.Level, words func() (msg string, args []any)
 	if !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	s.queue.offer(level, s.now(), func(lost int) {
+	at := s.now()
+	s.queue.offer(level, at, func(lost int) {
 		if lost > 0 {
 			s.log.Warn("log lines were dropped: too much happened at once", "lines", lost)
 		}
 		msg, args := words()
-		s.log.Log(context.Background(), level, msg, args...)
+		line := slog.NewRecord(at, level, msg, 0)
+		line.Add(args...)
+		_ = s.log.Handler().Handle(context.Background(), line) // as slog itself does
 	})
 }
 

@@ -49,8 +49,13 @@ func TestLogLinesBounded(t *testing.T) {
 		s.queue.wait() // there is room for more
 	}
 	now = now.Add(lineEvery)
+	at := now.Format("time=2006-01-02T15:04:05.000Z07:00 level=WARN msg=last")
 	s.say(slog.LevelWarn, "last")
+	now = now.Add(time.Hour) // when it is written
 	s.Close()
+	if !strings.Contains(log.String(), at) {
+		t.Errorf("no line has the time when it happened, %s", at)
+	}
 	if n := strings.Count(log.String(), "daemon is ready"); n != linesAtOnce/2 {
 		t.Errorf("%d lines were written", n)
 	}
