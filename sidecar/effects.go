@@ -39,7 +39,7 @@ const linesWaiting = 1024
 
 // unhurried is how long the log may wait. To wake a thread for it at the moment in which
 // a daemon has become ready would take a processor from those who ask whether it has. The
-// lines bear the time of what they tell.
+// lines bear the time of what they tell. Warnings do not wait.
 const unhurried = 50 * time.Millisecond
 
 // A daemon whose READY and RELOADING take turns must not fill the disk that the log is
@@ -136,7 +136,11 @@ func (q *effects) offer(level slog.Level, now time.Time, f func(lost int)) {
 		q.lost = 0
 	}
 	q.mu.Unlock()
-	if !full {
+	switch {
+	case full:
+	case level >= slog.LevelWarn: // nobody asks whether it is ready
+		q.add(func() { f(lost) })
+	default:
 		q.addUnhurried(func() { f(lost) })
 	}
 }
@@ -152,14 +156,17 @@ func (s *Service) sayAll(level slog.Level, words func() (msg string, args []any)
 		return
 	}
 	at := s.now()
-	s.queue.offer(level, at, func(lost int) {
-		if lost > 0 {
-			s.log.Warn("log lines were dropped: too much happened at once", "lines", lost)
-		}
-		msg, args := words()
+	write := func(level slog.Level, msg string, args ...any) {
 		line := slog.NewRecord(at, level, msg, 0)
 		line.Add(args...)
 		_ = s.log.Handler().Handle(context.Background(), line) // as slog itself does
+	}
+	s.queue.offer(level, at, func(lost int) {
+		if lost > 0 {
+			write(slog.LevelWarn, "log lines were dropped: too much happened at once", "lines", lost)
+		}
+		msg, args := words()
+		write(level, msg, args...)
 	})
 }
 

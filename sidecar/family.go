@@ -23,7 +23,7 @@ type Family struct {
 	fs      proc.FS
 	scarce  *proc.Descriptors
 	self    int
-	cmd     atomic.Int64
+	cmd     atomic.Pointer[proc.ID] // CMD; nil: it has not been started, or was gone at once
 	sampler *stopwatch.Sampler
 	newest  *proc.Newest
 	service *Service
@@ -56,12 +56,14 @@ func (f *Family) Join(s *Service) { f.service = s }
 
 // Begin names the process that was started.
 func (f *Family) Begin(pid int) {
-	f.cmd.Store(int64(pid))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.depth, f.told, f.early = map[proc.ID]int{}, map[proc.ID]bool{}, nil
+	f.cmd.Store(nil)
 	if st, err := f.fs.Stat(pid); err == nil {
-		f.depth[st.ID()] = 0
+		id := st.ID()
+		f.cmd.Store(&id)
+		f.depth[id] = 0
 	}
 }
 
@@ -301,10 +303,17 @@ func (f *Family) Member(pid int) bool {
 	return !f.scarce.Exhausted(err) && err == nil && st.PPID == f.self // we may be process 1
 }
 
-// Entry implements Scope: CMD.
+// Entry implements Scope: CMD, as long as its number is its own.
 func (f *Family) Entry(pid int) (int, bool) {
-	cmd := int(f.cmd.Load())
-	return cmd, cmd != 0 && f.Member(pid)
+	cmd := f.cmd.Load()
+	if cmd == nil || !f.Member(pid) {
+		return 0, false
+	}
+	st, err := f.fs.Stat(cmd.PID)
+	return cmd.PID, err == nil && st.ID() == *cmd
 }
 
-func (f *Family) started(id proc.ID) bool { return id.PID == int(f.cmd.Load()) }
+func (f *Family) started(id proc.ID) bool {
+	cmd := f.cmd.Load()
+	return cmd != nil && id == *cmd
+}

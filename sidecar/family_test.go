@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"os/exec"
 	"testing"
 
 	"github.com/podnotify/podnotify/internal/proc"
@@ -58,5 +59,34 @@ func TestOrphansBesideTheDaemon(t *testing.T) {
 	k.Observe(stopwatch.Transition{Who: proc.ID(k.Look().Main), Kind: stopwatch.Ended})
 	if s := k.Look(); s.Main != lifecycle.ProcID(left[0].ID) || s.Phase != lifecycle.Ready || len(s.Facts.Warnings) > 0 {
 		t.Errorf("main process %v, %v, warnings %q; want %v, ready, none", s.Main, s.Phase, s.Facts.Warnings, left[0].ID)
+	}
+}
+
+// TestEntryPassedOn: CMD is gone and its number another's, and a descendant of CMD lives
+// and speaks: it does not speak for who has the number now.
+func TestEntryPassedOn(t *testing.T) {
+	f, err := NewFamily(proc.Proc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.newest.Close()
+	cmd := exec.Command("sleep", "1h")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	pid := cmd.Process.Pid
+	if _, ok := f.Entry(pid); ok {
+		t.Error("there is an entry before anything was started")
+	}
+	f.Begin(pid)
+	id := *f.cmd.Load()
+	if entry, ok := f.Entry(pid); !ok || entry != pid || !f.started(id) {
+		t.Errorf("started: entry %d, %v, %v", entry, ok, f.started(id))
+	}
+	f.cmd.Store(&proc.ID{PID: pid, Start: id.Start - 1})
+	if entry, ok := f.Entry(pid); ok || f.started(id) {
+		t.Errorf("the number has passed on: entry %d, %v, %v", entry, ok, f.started(id))
 	}
 }

@@ -924,8 +924,10 @@ func (t *Tenant) Entry(pid int) (int, bool) {
 		return 0, false
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.entry.PID, true
+	entry := t.entry
+	t.mu.Unlock()
+	st, err := t.node.fs.Stat(entry.PID)
+	return entry.PID, err == nil && st.ID() == entry // or its number is another's by now
 }
 
 // A container may have looked for a process by its number once a second, and so many
@@ -1073,7 +1075,12 @@ func (s *Service) adoptFound(id proc.ID) {
 	if s.closed || s.m.Main() != (lifecycle.ProcID{}) {
 		return
 	}
-	if h, err := s.dep.FS.OpenID(id); err == nil {
+	h, err := s.openIf(id.PID, func() bool {
+		// The command line is not asked for again: that may take for ever.
+		st, err := s.dep.FS.Stat(id.PID)
+		return err == nil && st.ID() == id && s.dep.Scope.Member(id.PID)
+	})
+	if err == nil {
 		s.elected = true
 		s.adopt(h)
 	}

@@ -95,7 +95,9 @@ func (s *Service) meetID(id proc.ID) *person {
 		return nil
 	}
 	p := s.meet(id.PID, h)
-	p.member, p.generation = true, s.generation()
+	if s.dep.Scope == nil || s.dep.Scope.Member(id.PID) { // else it is judged when that matters
+		p.member, p.generation = true, s.generation()
+	}
 	return p
 }
 
@@ -259,9 +261,16 @@ func (s *Service) setMain(id lifecycle.ProcID) {
 		s.box, _ = s.dep.FS.Container(id.PID)
 	}
 	if s.dep.Scope != nil && !s.dep.Parent {
-		if pid, ok := s.dep.Scope.Entry(id.PID); ok {
-			if st, err := s.dep.FS.Stat(pid); err == nil {
-				s.entry = st.ID()
+		is := func() (int, bool) {
+			pid, ok := s.dep.Scope.Entry(id.PID)
+			return pid, ok && p.h.Holds()
+		}
+		if pid, ok := is(); ok && pid == id.PID {
+			s.entry = proc.ID(id)
+		} else if ok {
+			if h, err := s.openIf(pid, func() bool { again, ok := is(); return ok && again == pid }); err == nil {
+				s.entry = h.ID()
+				h.Close()
 			}
 		}
 	}

@@ -522,10 +522,11 @@ func (s *Service) findFor(who person) {
 	}
 	pid, ok := s.entryOf(who)
 	if !ok {
-		if s.access != AccessAny {
+		p := s.find(who.id)
+		if s.access != AccessAny || p == nil || p.h.Ended() {
 			return
 		}
-		pid = who.id.PID // it stands for itself
+		pid = p.key // it stands for itself
 	}
 	if p := s.people[pid]; p == nil || p.h.Ended() {
 		h, err := s.openIf(pid, func() bool { entry, ok := s.entryOf(who); return ok && entry == pid })

@@ -962,7 +962,10 @@ func (sc *scope) cmdline(id proc.ID) (string, bool) {
 // was read of its command line before may be another's.
 func (sc *scope) is(pid int) bool {
 	st, err := sc.w.fs.Stat(pid)
-	if err != nil || runtimes(st.Comm) {
+	if err != nil || st.Ending() || runtimes(st.Comm) {
+		return false
+	}
+	if _, bounded, _ := sc.container(); !bounded && sc.w.ours(pid) {
 		return false
 	}
 	delete(sc.read, st.ID())

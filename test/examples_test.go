@@ -105,6 +105,7 @@ func TestDaemonExamples(t *testing.T) {
 			n := newPod(t).supervised(t, order{}, flags, slices.Concat(through, argv)...)
 			n.until("/readyz/"+name, 200)
 			if reload != "" {
+				n.says("daemon is ready")
 				before := len(n.history())
 				if code, _, stderr := n.command("reload"); code != 0 {
 					t.Fatalf("reload: %s", stderr)

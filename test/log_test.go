@@ -26,6 +26,8 @@ func TestLogReasons(t *testing.T) {
 	n.says("the daemon reported errno 28 (ENOSPC)")
 	signal(t, main, unix.SIGKILL)
 	n.says("respawn_in=1h0m0s")
+	n.works("stop")
+	n.exit()
 	log := n.stderr.String()
 	for _, want := range []string{"the daemon reported errno 28", "daemon is paused", "gate.tcp has not accepted"} {
 		if strings.Count(log, want) != 1 {
@@ -38,6 +40,4 @@ func TestLogReasons(t *testing.T) {
 			t.Errorf("the last words are %q, want %s in them", gone, want)
 		}
 	}
-	n.works("stop")
-	n.exit()
 }

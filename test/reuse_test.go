@@ -116,7 +116,7 @@ func TestReusedNumbers(t *testing.T) {
 				}
 			}
 			t.Logf("%d rounds, %d signals reached the right process, none another; %d numbers went to others", rounds, reached, taken)
-			if taken > rounds/10 {
+			if taken > rounds/20 || taken > 0 && c.args != nil { // below, podnotify's threads have no numbers
 				t.Errorf("%d of %d numbers were not given to a stranger", taken, rounds)
 			}
 		})
