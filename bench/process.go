@@ -100,12 +100,12 @@ func (p *process) kill() {
 	_ = p.Wait()
 }
 
-// numbers runs a program to its end and returns the numbers it prints, one row a line. It
-// prints them to a file: a pipe would wake us at each, beside what is measured next.
-func (b *bench) numbers(prioritized bool, args ...string) ([][]float64, error) {
+// output runs a program to its end and returns what it prints. It prints that to a file: a
+// pipe would wake us at each line, beside what is measured next.
+func (b *bench) output(prioritized bool, args ...string) (string, error) {
 	out, err := os.CreateTemp(b.dir, "out")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
@@ -113,19 +113,26 @@ func (b *bench) numbers(prioritized bool, args ...string) ([][]float64, error) {
 	var complaint bytes.Buffer
 	c.Stdout, c.Stderr = out, &complaint
 	if err := launch(c, prioritized); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", args[0], err)
+		return "", fmt.Errorf("cannot start %s: %w", args[0], err)
 	}
 	hurry := time.AfterFunc(5*soon, func() { _ = c.Process.Kill() })
 	defer hurry.Stop()
-	if err := c.Wait(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, complaint.String())
-	}
+	failed := c.Wait()
 	text, err := os.ReadFile(out.Name())
+	if failed != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), failed, complaint.String())
+	}
+	return string(text), err
+}
+
+// numbers is output of a program that prints numbers, one row a line.
+func (b *bench) numbers(prioritized bool, args ...string) ([][]float64, error) {
+	text, err := b.output(prioritized, args...)
 	if err != nil {
 		return nil, err
 	}
 	var rows [][]float64
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		var row []float64
 		for _, word := range strings.Fields(line) {
 			n, err := strconv.ParseFloat(word, 64)

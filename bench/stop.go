@@ -31,17 +31,11 @@ func stopRun(b *bench) error {
 	again := func() ([]float64, error) {
 		b.port++
 		dir := filepath.Join(b.dir, strconv.Itoa(b.port))
-		c := exec.Command(b.path("podnotify"), "run", "--run-dir", dir, "--listen", "127.0.0.1:"+strconv.Itoa(b.port),
+		out, _ := b.output(true, "podnotify", "run", "--run-dir", dir, "--listen", "127.0.0.1:"+strconv.Itoa(b.port),
 			"--service", "x", "--expect", "stop", "--respawn-mode", "exec", "--respawn-when", "always", "--respawn-limit", strconv.Itoa(n),
-			"--respawn-interval", "1h", "--respawn-delay", "1ms", "--respawn-max-delay", "1ms", "--log-level", "error", "--", b.path("stopper"), "10")
-		var out strings.Builder
-		c.Stdout = &out
-		if err := launch(c, true); err != nil {
-			return nil, err
-		}
-		_ = c.Wait() // ends with the limit
+			"--respawn-interval", "1h", "--respawn-delay", "1ms", "--respawn-max-delay", "1ms", "--log-level", "error", "--", b.path("stopper"), "10") // ends with the limit, which is an error
 		var all []float64
-		for _, w := range strings.Fields(out.String()) {
+		for _, w := range strings.Fields(out) {
 			f, err := strconv.ParseFloat(w, 64)
 			if err != nil {
 				return nil, err
