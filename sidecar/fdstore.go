@@ -178,8 +178,12 @@ func (f *fdStore) hangUps(epoll *os.File) {
 
 // hungUp reports POLLHUP or POLLERR, which are told unasked.
 func hungUp(fd int) bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 0)
-	return n > 0 && err == nil
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 0)
+		if err != unix.EINTR { // which a pending signal makes of 0, also without waiting
+			return n > 0 && err == nil
+		}
+	}
 }
 
 // close closes everything.

@@ -230,8 +230,12 @@ func barrierWaits(t *testing.T, p *pinger) {
 		}
 		unix.Close(end[1])
 		p.receive()
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(end[0])}}, 30_000); err != nil {
-			t.Fatal(err)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(end[0])}}, 30_000)
+		for err == unix.EINTR { // the runtime's own signals
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(end[0])}}, 30_000)
+		}
+		if n != 1 || err != nil {
+			t.Fatalf("round %d: the barrier stays closed: %v", i, err)
 		}
 		unix.Close(end[0])
 		b, _ := os.ReadFile(p.file())
