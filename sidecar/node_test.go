@@ -821,7 +821,8 @@ func hanging(t *testing.T, pid int) (fs proc.FS, answer func(string)) {
 // Nobody waits for that, and it counts when it is read.
 func TestNodeCommandHangs(t *testing.T) {
 	h := newHost(t)
-	a := h.serve("a", func(c *Config) { c.Process = regexp.MustCompile("^daemon$") })
+	// Who is slow to read has been answered more than once.
+	a := h.serve("a", func(c *Config) { c.Process = regexp.MustCompile("^daemon( daemon)*$") })
 	pid := a.start("wait")
 	fs, answer := hanging(t, pid)
 	a.Service.mu.Lock()
