@@ -171,7 +171,7 @@ func healthcheck(b *bench) error {
 		what = "podnotify healthcheck (there is no podnotify-healthcheck yet)"
 		ours = []string{"podnotify", "healthcheck", "ready", "--address", "http://" + address}
 	}
-	a, r, err := turns(b.of(8, 1), run(&wall, ours...), run(&refWall, "dial", address))
+	a, r, err := turns(b.of(24, 1), run(&wall, ours...), run(&refWall, "dial", address))
 	if err != nil {
 		return err
 	}
@@ -370,7 +370,7 @@ func (b *bench) many(n int, single herd) (anon float64, lat, ref []float64, line
 		}
 	}
 	took, spent := time.Since(begin), cpu(pid)-before
-	if lat, ref, err = turns(b.of(5, 1), b.flips(p), b.flips(single)); err != nil {
+	if lat, ref, err = turns(b.of(12, 1), b.flips(p), b.flips(single)); err != nil {
 		return 0, nil, nil, nil, err
 	}
 	time.Sleep(time.Duration(b.of(3000, 10)) * time.Millisecond)

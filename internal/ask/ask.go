@@ -22,7 +22,8 @@ const oneRequest = 5 * time.Second
 
 // Asker asks the podnotify at one address.
 type Asker struct {
-	host string // host:port
+	host string        // host:port
+	time time.Duration // for one answer
 }
 
 // New returns an asker for the address of the flag, else of PODNOTIFY_ADDRESS,
@@ -39,7 +40,7 @@ func New(flag, variable string) (*Asker, error) {
 	if reason != "" {
 		return nil, errors.New("cannot use address " + strconv.Quote(address) + " (from " + origin + "): " + reason)
 	}
-	return &Asker{host}, nil
+	return &Asker{host, oneRequest}, nil
 }
 
 // hostOf is the host:port of an address, or what is wrong with the address.
@@ -83,8 +84,6 @@ func (a *Asker) Base() string { return "http://" + a.host }
 // Get asks once, for 5 s at most. An answer of any code is no error; the error
 // is an [*Error].
 func (a *Asker) Get(ctx context.Context, path string) (code int, body string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, oneRequest)
-	defer cancel()
 	code, body, err = a.get(ctx, path)
 	if err != nil {
 		return 0, "", &Error{a.Base(), err}
@@ -93,14 +92,18 @@ func (a *Asker) Get(ctx context.Context, path string) (code int, body string, er
 }
 
 func (a *Asker) get(ctx context.Context, path string) (code int, body string, err error) {
-	var d net.Dialer
+	// A context of its own for each answer would cost an exec probe a tenth more.
+	d := net.Dialer{Deadline: time.Now().Add(a.time)}
 	c, err := d.DialContext(ctx, "tcp", a.host)
 	if err != nil {
 		return 0, "", err
 	}
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	_ = c.SetDeadline(d.Deadline)
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+		defer stop()
+	}
 	if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: "+a.host+"\r\nUser-Agent: podnotify\r\nConnection: close\r\n\r\n"); err != nil {
 		return 0, "", err
 	}

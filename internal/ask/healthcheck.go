@@ -45,14 +45,12 @@ func (c Check) Run(variable string) (line string, yes bool, err error) {
 	if c.Wait < 0 {
 		return "", false, errors.New("cannot wait for " + c.Wait.String() + ": is less than nothing; leave out --wait to ask once")
 	}
+	a.time = AnswerTime // each question has its own, so that the first is not cut short
 	ctx, cancel := context.WithTimeout(context.Background(), c.Wait)
 	defer cancel()
 	var p Pause
 	for {
-		// Each question has its own time, so that the first is not cut short.
-		one, done := context.WithTimeout(context.Background(), AnswerTime)
-		code, body, err := a.Get(one, path)
-		done()
+		code, body, err := a.Get(context.Background(), path)
 		if err == nil && code == 200 || !p.Wait(ctx) {
 			return c.verdict(code, body, err)
 		}
