@@ -89,8 +89,7 @@ func withdraw() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it cannot fail, but in a sandbox; then all is as it was
 }
 
-// start loads the configuration, makes a run-dir if there is none to be had, and
-// serves until that ends with a code.
+// start loads the configuration, and leaves it to serve what is wanted, by a.job.
 func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve func(config.Config, *slog.Logger) (int, error)) error {
 	a.travelLight(mode)
 	if mode == config.Sidecar {
@@ -100,6 +99,12 @@ func (a *app) start(c *cobra.Command, mode config.Mode, command []string, serve 
 	if err != nil {
 		return err
 	}
+	a.job = func() error { return a.live(cfg, serve) }
+	return nil
+}
+
+// live makes a run-dir if there is none to be had, and serves until that ends with a code.
+func (a *app) live(cfg config.Config, serve func(config.Config, *slog.Logger) (int, error)) error {
 	log, lines := logs.Serving(a.stderr, cfg.LogLevel, cfg.LogFormat)
 	// Whoever reads our log may go away, which must not end us and leave the
 	// daemon alone. Caught, not ignored: the daemon would inherit that.

@@ -34,6 +34,7 @@ type app struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	environ []string
+	job     func() error // what a command leaves to be done for long, or nil
 }
 
 // getenv returns the value of a variable, "" if it is not set.
@@ -67,13 +68,23 @@ func exit(code int, err error) error { return &exitError{code, err} }
 
 // run is main without the process around it.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	a := &app{stdin, stdout, stderr, environ}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, environ: environ}
+	err := a.execute(args)
+	if err == nil && a.job != nil {
+		err = a.job()
+	}
+	return a.report(err)
+}
+
+// execute does what the command line says, but for what takes long: by then all commands
+// and their flags are garbage, which would be held as long as podnotify lives (0.1 MB).
+func (a *app) execute(args []string) error {
 	root := newRootCommand(a)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	return a.report(root.ExecuteContext(context.Background()))
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	return root.ExecuteContext(context.Background())
 }
 
 // report prints an error, once and with our name before each of its lines, and

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Variables that are no keys: the address is for who asks a running podnotify.
@@ -12,7 +13,11 @@ const addressVariable = envPrefix + "ADDRESS"
 
 // serviceLink matches the variables that Kubernetes and docker put into a
 // container for a Service or a link that is called podnotify or podnotify-x.
-var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_(TCP|UDP|SCTP)|_ENV_|_NAME$`)
+//
+// Hardly any environment has what it is asked about: it is compiled when it is.
+var serviceLink = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_(TCP|UDP|SCTP)|_ENV_|_NAME$`)
+})
 
 // strays warns of variables that look like keys and are none. They are no
 // error, because others may put variables into our environment.
@@ -26,7 +31,7 @@ func (l *loader) strays() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.env)) {
 		rest, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || name == addressVariable || slices.Contains(known, rest) || serviceLink.MatchString(name) {
+		if !ours || name == addressVariable || slices.Contains(known, rest) || serviceLink().MatchString(name) {
 			continue
 		}
 		w := "the variable " + printable(name) + " means nothing to podnotify"

@@ -29,7 +29,8 @@ const maxAddress = 107
 // maxName is the length of a DNS label, which the names of containers have too.
 const maxName = 63
 
-var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+// nameBytes are those of a DNS label, which neither begins nor ends with the hyphen.
+const nameBytes = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
 // takenNames are in every run-dir, which has a directory for each service, too: see
 // internal/rundir. A daemon whose service had one of them could read what
@@ -43,7 +44,7 @@ func readName(s string) (string, *fault) {
 		return "", &fault{"is missing", "give the service a name in the file, by --service or by PODNOTIFY_SERVICE"}
 	case len(s) > maxName:
 		return "", &fault{"has " + strconv.Itoa(len(s)) + " characters", cure}
-	case !validName.MatchString(s):
+	case strings.Trim(s, nameBytes) != "" || strings.Trim(s, "-") != s:
 		return "", &fault{"is no name", cure}
 	case slices.Contains(takenNames, s):
 		return "", &fault{"is what podnotify calls a file of its own in the run-dir, beside the directories of the services", "choose another, such as " + s + "-daemon"}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // command is one command line of a unit (systemd.service(5), "Command lines").
@@ -145,14 +146,20 @@ func (c command) shell() string {
 }
 
 var (
-	bare     = regexp.MustCompile(`^\$[A-Za-z_][A-Za-z0-9_]*$`)
-	embraced = regexp.MustCompile(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
-	safe     = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+	bare     = pattern(`^\$[A-Za-z_][A-Za-z0-9_]*$`)
+	embraced = pattern(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
+	safe     = pattern(`^[A-Za-z0-9_@%+=:,./-]+$`)
 )
+
+// pattern is compiled when it is first asked for: a podnotify that serves never does, and
+// would start later and hold it all its life.
+func pattern(s string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(s) })
+}
 
 // quote writes a word for a shell.
 func quote(s string) string {
-	if safe.MatchString(s) {
+	if safe().MatchString(s) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
@@ -161,13 +168,13 @@ func quote(s string) string {
 // quoteVariables writes a word for a shell that is to replace what systemd would:
 // $NAME where it is a whole word, split at blanks, and ${NAME} anywhere, as one.
 func quoteVariables(w string) (text string, variables bool) {
-	if bare.MatchString(w) {
+	if bare().MatchString(w) {
 		return w, true
 	}
 	literal := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", "$", `\$`)
 	var b, without strings.Builder
 	from := 0
-	for _, at := range append(embraced.FindAllStringIndex(w, -1), []int{len(w), len(w)}) {
+	for _, at := range append(embraced().FindAllStringIndex(w, -1), []int{len(w), len(w)}) {
 		b.WriteString(literal.Replace(w[from:at[0]]))
 		without.WriteString(w[from:at[0]])
 		switch v := w[at[0]:at[1]]; {
@@ -192,11 +199,11 @@ func (c command) variables() (out []string) {
 		return nil
 	}
 	for _, w := range c.argv()[1:] { // not in the place of the program
-		if bare.MatchString(w) {
+		if bare().MatchString(w) {
 			out = append(out, w[1:])
 			continue
 		}
-		for _, v := range embraced.FindAllString(w, -1) {
+		for _, v := range embraced().FindAllString(w, -1) {
 			if v != "$$" {
 				out = append(out, v[2:len(v)-1])
 			}

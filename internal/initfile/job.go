@@ -2,7 +2,6 @@ package initfile
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -40,7 +39,7 @@ func (s *stanza) rest(n int) string {
 // notBlank are the bytes of the words that stanzas begin with.
 const notBlank = "abcdefghijklmnopqrstuvwxyz-"
 
-var endScript = regexp.MustCompile(`^[ \t]*end[ \t]+script[ \t]*(#.*)?$`)
+var endScript = pattern(`^[ \t]*end[ \t]+script[ \t]*(#.*)?$`)
 
 // readJob reads the stanzas of a job. A line ends a stanza, but for one within
 // quotes, behind a backslash, within the parentheses of start on and stop on,
@@ -162,7 +161,7 @@ func (r *jobReader) block(s *stanza) error {
 		l, _, _ := strings.Cut(r.text[r.at:], "\n")
 		r.at = min(len(r.text), r.at+len(l)+1)
 		r.line++
-		if endScript.MatchString(strings.TrimSuffix(l, "\r")) {
+		if endScript().MatchString(strings.TrimSuffix(l, "\r")) {
 			s.text += " ... end script"
 			s.at.last = r.line - 1
 			return nil

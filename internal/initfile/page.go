@@ -2,7 +2,6 @@ package initfile
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,11 +156,11 @@ func (p *page) keys(b *strings.Builder) {
 }
 
 // plain are texts that YAML reads as they are; a list in brackets is one, too.
-var plain = regexp.MustCompile(`^(/[A-Za-z0-9/._@+-]*|[A-Za-z0-9][A-Za-z0-9./_+-]*|\[[A-Z0-9+, -]*\])$`)
+var plain = pattern(`^(/[A-Za-z0-9/._@+-]*|[A-Za-z0-9][A-Za-z0-9./_+-]*|\[[A-Z0-9+, -]*\])$`)
 
 // scalar writes text as a value of YAML.
 func scalar(s string) string {
-	if plain.MatchString(s) && !slices.Contains([]string{"null", "Null", "NULL"}, s) {
+	if plain().MatchString(s) && !slices.Contains([]string{"null", "Null", "NULL"}, s) {
 		return s
 	}
 	return strconv.Quote(strings.ToValidUTF8(s, "?"))
