@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/lean"
 )
 
 // A sidecar runs in every pod: what it holds counts thousands of times, the time it
@@ -43,9 +44,10 @@ func (a *app) travelLight(mode config.Mode) {
 	if mode == config.Sidecar {
 		procs = sidecarProcs
 	}
-	if a.getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > procs {
-		runtime.GOMAXPROCS(procs)
+	if a.getenv("GOMAXPROCS") != "" {
+		procs = lean.Procs
 	}
+	runtime.GOMAXPROCS(min(procs, lean.Procs))
 	percent := a.getenv("GOGC") == ""
 	// Starting needs several times what serving does. There is no memory limit: one close to what
 	// lives has the collector run for ever as soon as there is work (ten times the CPU time,

@@ -2,9 +2,27 @@ package main
 
 import (
 	"net/http"
+	"os"
+	"os/exec"
 	"runtime/debug"
+	"strings"
 	"testing"
 )
+
+// TestLean: nearly nothing is initialised before internal/lean, and nothing that has much to
+// keep.
+func TestLean(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run", "^$")
+	cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+	out, err := cmd.CombinedOutput()
+	before, _, found := strings.Cut(string(out), "init github.com/podnotify/podnotify/internal/lean ")
+	if err != nil || !found {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := strings.Count(before, "\ninit "); n > 20 || strings.Contains(before, "init github.com/") || strings.Contains(before, "init net") {
+		t.Errorf("%d packages come before it:\n%s", n, before)
+	}
+}
 
 // TestCrowd: while many connections are open memory is collected later, and after that it
 // is again as it was.

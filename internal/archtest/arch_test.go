@@ -42,6 +42,7 @@ var allowed = map[string]struct{ ours, others []string }{
 	"internal/display":          {[]string{"internal/ask", "probes", "sidecar/lifecycle"}, nil},
 	"internal/ctrd":             {[]string{"internal/proc"}, []string{"github.com/containerd", "golang.org/x/sys", "google.golang.org/grpc"}},
 	"cmd/podnotify-node":        {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
+	"internal/lean":             {nil, nil},
 	"internal/logs":             {nil, []string{"golang.org/x/sys"}},
 	"internal/rundir":           {nil, []string{"golang.org/x/sys"}},
 	"internal/archtest":         {[]string{"notify", "sidecar/lifecycle"}, nil},

@@ -9,7 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,49 +52,68 @@ const (
 // Lines writes to a writer that may block, in the background.
 type Lines struct {
 	w    io.Writer
-	wait chan []byte // never closed: a timer may still have something to say
-	lost atomic.Int64
+	mu   sync.Mutex
+	wait [][]byte // nothing is held for lines that there are not
+	lost int
+	more chan struct{} // never closed: a timer may still have something to say
 	end  chan struct{}
 	done chan struct{}
 }
 
 func newLines(w io.Writer) *Lines {
-	l := &Lines{w: w, wait: make(chan []byte, linesKept), end: make(chan struct{}), done: make(chan struct{})}
+	l := &Lines{w: w, more: make(chan struct{}, 1), end: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
 }
 
 func (l *Lines) write() {
 	defer close(l.done)
-	for {
-		select {
-		case b := <-l.wait:
-			l.line(b)
-			continue
-		default:
+	for ended := false; ; {
+		line, lost := l.next()
+		if lost > 0 {
+			fmt.Fprintf(l.w, "podnotify: %d log lines were dropped: nobody read them\n", lost)
 		}
-		select {
-		case b := <-l.wait:
-			l.line(b)
-		case <-l.end:
+		if line != nil {
+			_, _ = l.w.Write(line) // there is nobody else to tell
+			continue
+		}
+		if ended {
 			return
 		}
+		select {
+		case <-l.more:
+		case <-l.end:
+			ended = true
+		}
 	}
 }
 
-func (l *Lines) line(b []byte) {
-	if n := l.lost.Swap(0); n > 0 {
-		fmt.Fprintf(l.w, "podnotify: %d log lines were dropped: nobody read them\n", n)
+// next is the line that has waited longest, nil if none has, and how many were lost since.
+func (l *Lines) next() (line []byte, lost int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lost, l.lost = l.lost, 0
+	if len(l.wait) == 0 {
+		l.wait = nil
+		return nil, lost
 	}
-	_, _ = l.w.Write(b) // there is nobody else to tell
+	line, l.wait[0] = l.wait[0], nil
+	l.wait = l.wait[1:]
+	return line, lost
 }
 
-// Write implements io.Writer. It never waits and never fails.
+// Write implements io.Writer. It never waits for the reader and never fails.
 func (l *Lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	if len(l.wait) < linesKept {
+		l.wait = append(l.wait, bytes.Clone(p))
+	} else {
+		l.lost++
+	}
+	l.mu.Unlock()
 	select {
-	case l.wait <- bytes.Clone(p):
+	case l.more <- struct{}{}:
 	default:
-		l.lost.Add(1)
 	}
 	return len(p), nil
 }
