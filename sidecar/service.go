@@ -436,11 +436,15 @@ func (s *Service) settle() {
 	}
 	s.stopped.Store(s.m.Halted())
 	s.remember()
-	if d, ok := s.m.Deadline(); ok {
-		s.arm(d)
+	deadline, ok := s.m.Deadline()
+	if ok {
+		s.arm(deadline)
 	}
 	if d := s.mem.due; !d.IsZero() {
 		s.arm(d)
+	} else if !ok && !s.armed.IsZero() { // else it would wake us for nothing
+		s.timer.Stop()
+		s.armed = time.Time{}
 	}
 	s.watchPIDFile()
 	a := s.awaits()

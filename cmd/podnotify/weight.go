@@ -55,7 +55,9 @@ func (a *app) travelLight(mode config.Mode) {
 	time.AfterFunc(started, func() {
 		debug.FreeOSMemory()
 		if percent {
-			debug.SetGCPercent(gcPercent)
+			// Later, because it wakes the runtime's monitor, which has something left to do
+			// after a collection and would be a minute late: several wake-ups of one at rest.
+			time.AfterFunc(started/10, func() { debug.SetGCPercent(gcPercent) })
 		}
 	})
 }
