@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,16 +23,16 @@ func main() {
 
 // once starts a daemon and continues it whenever it stops.
 func once(args []string) error {
-	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
+	p, err := os.StartProcess(args[0], args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	for err == nil {
 		var status unix.WaitStatus
-		switch _, err = unix.Wait4(pid, &status, unix.WUNTRACED, nil); {
+		switch _, err = unix.Wait4(p.Pid, &status, unix.WUNTRACED, nil); {
 		case err == unix.EINTR:
 			err = nil
 		case err == nil && !status.Stopped():
 			return nil
 		case err == nil:
-			err = unix.Kill(pid, unix.SIGCONT)
+			err = p.Signal(unix.SIGCONT)
 		}
 	}
 	return err
