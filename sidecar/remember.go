@@ -156,6 +156,9 @@ func (s *Service) written(err error, ended chan struct{}) {
 func (s *Service) publishWritten() {
 	if s.mem.writing && s.mem.result.Load() != nil {
 		s.remember()
+		if d := s.mem.due; !d.IsZero() && !s.closed { // a STATUS that came meanwhile
+			s.arm(d)
+		}
 	}
 }
 

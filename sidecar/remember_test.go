@@ -134,6 +134,61 @@ func TestStatusIsWrittenSeldom(t *testing.T) {
 	}
 }
 
+// TestStatusDuringWrite: a STATUS that comes while something else is being written gets on
+// file, though nobody asks and nothing else happens.
+func TestStatusDuringWrite(t *testing.T) {
+	p := newPinger(t, false, false)
+	p.mu.Lock()
+	p.mem.put = func(*journal.Record) bool { return false }
+	p.mu.Unlock()
+	for i, met := 1, 0; met < 3; i++ {
+		p.settled()
+		status := fmt.Sprintf("word %d", i)
+		p.mu.Lock() // which who has written would need
+		p.hearLocked(fmt.Sprintf("ERRNO=%d", i))
+		p.hearLocked("STATUS=" + status)
+		if p.mem.writing && p.mem.result.Load() == nil { // mostly
+			met++
+		}
+		p.mu.Unlock()
+		p.onFile(status)
+	}
+}
+
+// hearLocked says something and takes note of it, with the lock held.
+func (p *pinger) hearLocked(text string) {
+	p.t.Helper()
+	p.send(text)
+	if _, err := p.drain(batch); err != nil {
+		p.t.Fatal(err)
+	}
+	p.settle()
+}
+
+// TestDeadlineGone: with the last deadline the timer goes, too, and comes again with the
+// next one.
+func TestDeadlineGone(t *testing.T) {
+	p := newPinger(t, false, false)
+	p.settled()
+	armed := func(text string) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.hearLocked(text)
+		return !p.armed.IsZero()
+	}
+	for range 3 {
+		if !armed("RELOADING=1\nMONOTONIC_USEC=1") {
+			t.Error("nothing waits for the end of a reload")
+		}
+		if armed("READY=1") {
+			t.Error("a timer is set, and nothing is due")
+		}
+	}
+	if !armed("WATCHDOG_USEC=100000000") {
+		t.Error("nothing waits for the watchdog")
+	}
+}
+
 // late reports whether the journal has told, after the log said what it did, that a
 // write took too long: on a busy machine one may. Then nobody waits for it.
 func (p *pinger) late(log string) bool {

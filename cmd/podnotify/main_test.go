@@ -1,12 +1,17 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/podnotify/podnotify/internal/lean"
 )
 
 // leakless is the tests, failing also if they leave a goroutine behind.
@@ -22,6 +27,8 @@ func (l leakless) Run() int {
 }
 
 func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(lean.Procs) // tests need not be light
+	_ = flag.Set("test.parallel", strconv.Itoa(lean.Procs))
 	testscript.Main(leakless{m}, map[string]func(){"podnotify": main})
 }
 

@@ -40,14 +40,7 @@ const (
 
 // travelLight is called once, before anything is started.
 func (a *app) travelLight(mode config.Mode) {
-	procs := runProcs
-	if mode == config.Sidecar {
-		procs = sidecarProcs
-	}
-	if a.getenv("GOMAXPROCS") != "" {
-		procs = lean.Procs
-	}
-	runtime.GOMAXPROCS(min(procs, lean.Procs))
+	runtime.GOMAXPROCS(a.procs(mode))
 	percent := a.getenv("GOGC") == ""
 	// Starting needs several times what serving does. There is no memory limit: one close to what
 	// lives has the collector run for ever as soon as there is work (ten times the CPU time,
@@ -60,6 +53,17 @@ func (a *app) travelLight(mode config.Mode) {
 			time.AfterFunc(started/10, func() { debug.SetGCPercent(gcPercent) })
 		}
 	})
+}
+
+// procs is how many processors a podnotify that serves runs Go code on.
+func (a *app) procs(mode config.Mode) int {
+	switch {
+	case a.getenv("GOMAXPROCS") != "":
+		return lean.Procs
+	case mode == config.Sidecar:
+		return min(sidecarProcs, lean.Procs)
+	}
+	return min(runProcs, lean.Procs)
 }
 
 // light is the server, but that the memory of answers is given back now and then, and that

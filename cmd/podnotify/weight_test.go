@@ -7,6 +7,9 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+
+	"github.com/podnotify/podnotify/internal/config"
+	"github.com/podnotify/podnotify/internal/lean"
 )
 
 // TestLean: nearly nothing is initialised before internal/lean, and nothing that has much to
@@ -21,6 +24,32 @@ func TestLean(t *testing.T) {
 	}
 	if n := strings.Count(before, "\ninit "); n > 20 || strings.Contains(before, "init github.com/") || strings.Contains(before, "init net") {
 		t.Errorf("%d packages come before it:\n%s", n, before)
+	}
+}
+
+// TestProcs: few processors, but as many as the environment says.
+func TestProcs(t *testing.T) {
+	before := lean.Procs
+	defer func() { lean.Procs = before }()
+	for _, test := range []struct {
+		there int
+		env   []string
+		mode  config.Mode
+		want  int
+	}{
+		{64, nil, config.Sidecar, 1},
+		{64, nil, config.Run, 3},
+		{2, nil, config.Run, 2},
+		{1, nil, config.Run, 1},
+		{64, []string{"GOMAXPROCS="}, config.Sidecar, 1},
+		{8, []string{"GOMAXPROCS=8"}, config.Sidecar, 8},
+		{8, []string{"GOMAXPROCS=8"}, config.Run, 8},
+	} {
+		lean.Procs = test.there
+		a := &app{environ: test.env}
+		if n := a.procs(test.mode); n != test.want {
+			t.Errorf("%d of %d with %q and mode %v, want %d", n, test.there, test.env, test.mode, test.want)
+		}
 	}
 }
 

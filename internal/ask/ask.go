@@ -92,7 +92,7 @@ func (a *Asker) Get(ctx context.Context, path string) (code int, body string, er
 }
 
 func (a *Asker) get(ctx context.Context, path string) (code int, body string, err error) {
-	// A context of its own for each answer would cost an exec probe a tenth more.
+	// A context of its own for each answer would cost an exec probe a twentieth more.
 	d := net.Dialer{Deadline: time.Now().Add(a.time)}
 	c, err := d.DialContext(ctx, "tcp", a.host)
 	if err != nil {

@@ -37,13 +37,6 @@ type Config struct {
 	Version  string
 }
 
-// The default registry has client_golang's figures of process and runtime, which nobody asks
-// for here and which are 40 KB, for life.
-func init() {
-	r := prometheus.NewRegistry()
-	prometheus.DefaultRegisterer, prometheus.DefaultGatherer = r, r
-}
-
 // New returns a registry of its own (never the default one, and without
 // client_golang's figures of process and runtime) that reads from c.
 func New(c Config) *prometheus.Registry {

@@ -30,7 +30,7 @@ func once(args []string) error {
 		case err == unix.EINTR:
 			err = nil
 		case err == nil && !status.Stopped():
-			return nil
+			return p.Release()
 		case err == nil:
 			err = p.Signal(unix.SIGCONT)
 		}
