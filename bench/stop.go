@@ -77,7 +77,7 @@ func stopRun(b *bench) error {
 	}{
 		{"run, the daemon's first start, p50", one, refOne, ratioAtMost(2), "reference: C parent, waitid and SIGCONT"},
 		{"run, a respawn, p50", again, refAgain("parent"), none, "reference: C parent, waitid and SIGCONT"},
-		{"run, a respawn, p50", again, refAgain("goparent"), none, "reference: the same parent in Go"},
+		{"run, a respawn, beside a parent in Go, p50", again, refAgain("goparent"), none, "reference: the same parent in Go"},
 	} {
 		a, r, err := turns(b.of(4, 1), w.ours, w.ref)
 		if err != nil {
