@@ -15,7 +15,7 @@ import (
 // of one state letter 1.3 us, so it is the wake-ups that are kept few.
 const (
 	fast   = 1500 * time.Microsecond // while the news is expected any moment
-	slow   = 4500 * time.Microsecond // once it has been long in coming: then a new process is seen within 5 ms
+	slow   = 4800 * time.Microsecond // once it has been long in coming: then a new process is seen within 5 ms
 	eager  = 10 * time.Second        // how long it is expected any moment
 	each   = 40 * time.Microsecond   // time left to each process: reading takes 3 % of it
 	settle = 100 * time.Millisecond  // how long a new number may have no process yet
@@ -33,12 +33,12 @@ type Process interface {
 // neither: no timer, no wake-up.
 //
 // It samples every 1.5 ms for ten seconds since the newest request, so that half
-// of all stops are answered within little more than a millisecond; then every 4.5 ms;
+// of all stops are answered within little more than a millisecond; then every 4.8 ms;
 // less often if there are very many processes to look at: 40 us for each. One goroutine
 // and one timer serve everything.
 type Sampler struct {
 	// Sleep, if not nil, is used between two samples instead of a timer: see
-	// [NewSleep]. It is not called for more than 4.5 ms at a time. It is to be set
+	// [NewSleep]. It is not called for more than 4.8 ms at a time. It is to be set
 	// before Run.
 	Sleep func(time.Duration)
 
