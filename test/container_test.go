@@ -199,8 +199,13 @@ func TestContainerRuntime(t *testing.T) {
 			}
 			n.signal(unix.SIGTERM)
 			n.exit()
+			log := n.stderr.String()
 			for _, said := range []string{`"daemon is starting"`, `"daemon is ready"`, `"daemon is gone"`, "level=WARN"} {
-				if got := strings.Count(n.stderr.String(), said); got != rounds {
+				got := strings.Count(log, said)
+				if said == "level=WARN" { // a busy disk is none of ours
+					got -= strings.Count(log, `level=WARN msg="state is not kept`)
+				}
+				if got != rounds {
 					t.Errorf("the log says %s %d times, want %d", said, got, rounds)
 				}
 			}
