@@ -152,6 +152,9 @@ func TestStatusDuringWrite(t *testing.T) {
 		}
 		p.mu.Unlock()
 		p.onFile(status)
+		if i > 60 {
+			t.Fatalf("of %d writes %d were under way when a STATUS came", i, met)
+		}
 	}
 }
 
