@@ -50,7 +50,7 @@ var allowed = map[string]struct{ ours, others []string }{
 	"test":                      {[]string{"internal/testdaemon", "internal/proc"}, []string{"golang.org/x/sys", "github.com/coreos/go-systemd/v22", "go.yaml.in/yaml/v3"}},
 	"test/faults":               {nil, []string{"golang.org/x/sys"}},
 	"cmd/podnotify":             {[]string{"*"}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync", "golang.org/x/sys"}},
-	"cmd/podnotify-healthcheck": {[]string{"internal/ask"}, nil},
+	"cmd/podnotify-healthcheck": {[]string{"internal/ask", "internal/lean"}, nil},
 	"bench":                     {nil, []string{"golang.org/x/sys"}},
 	"bench/ref/nethttp":         {nil, nil},
 	"bench/ref/dial":            {nil, nil},

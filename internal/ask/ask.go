@@ -93,7 +93,8 @@ func (a *Asker) Get(ctx context.Context, path string) (code int, body string, er
 
 func (a *Asker) get(ctx context.Context, path string) (code int, body string, err error) {
 	// A context of its own for each answer would cost an exec probe a twentieth more.
-	d := net.Dialer{Deadline: time.Now().Add(a.time)}
+	// Keep-alive probes are four system calls for a connection of one answer.
+	d := net.Dialer{Deadline: time.Now().Add(a.time), KeepAlive: -1}
 	c, err := d.DialContext(ctx, "tcp", a.host)
 	if err != nil {
 		return 0, "", err

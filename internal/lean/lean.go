@@ -6,8 +6,8 @@
 // is given up again its half-used pages are kept in lists, a page for each size of object:
 // 0.6 MB together, for life, on two processors.
 //
-// A command that asks something stays on the one; a podnotify that serves chooses, see
-// travelLight.
+// A command that asks something stays on the one, podnotify-healthcheck too; a podnotify that
+// serves chooses, see travelLight.
 package lean
 
 import "runtime"
