@@ -269,18 +269,20 @@ func (w *World) know(pids []int, told bool) (found, news []int, about bool) {
 			delete(tops, pid)
 		}
 	}
-	var known []proc.Stat
+	var differ []proc.Stat // from the table; most of a crowd do nothing
 	for _, pid := range pids {
 		st, ok := w.process(pid)
 		if !ok {
 			continue
 		}
-		known = append(known, st)
 		found = append(found, pid)
 		about = about || runtimes(st.Comm)
 		w.mu.Lock()
 		old, ok := w.table[pid]
 		w.mu.Unlock()
+		if !ok || old != st {
+			differ = append(differ, st)
+		}
 		if !ok || changed(old, st) {
 			news = append(news, pid)
 		}
@@ -289,7 +291,7 @@ func (w *World) know(pids []int, told bool) (found, news []int, about bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, st := range known {
+	for _, st := range differ {
 		if old, ok := w.table[st.PID]; !ok || told || old.Start != st.Start {
 			w.table[st.PID] = st
 		}

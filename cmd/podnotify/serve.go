@@ -108,7 +108,7 @@ func (a *answers) serve(ctx context.Context) error {
 	}
 	registry := metrics.New(metrics.Config{Services: func() []metrics.Source { return counted }, Degraded: a.degraded, Version: version})
 	handler := probes.Handler(probes.Config{Services: sources, Healthy: a.healthy, Metrics: metrics.Handler(registry)})
-	server := light(probes.Server(handler))
+	server := light(probes.Server(handler), len(a.services))
 	verbs := control.Actor{All: a.all, Named: a.named, Signal: config.Signal}.Verbs()
 
 	g, ctx := errgroup.WithContext(ctx)

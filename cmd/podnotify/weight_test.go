@@ -57,7 +57,7 @@ func TestProcs(t *testing.T) {
 // is again as it was.
 func TestCrowd(t *testing.T) {
 	t.Setenv("GOGC", "")
-	if light(&http.Server{Handler: http.NotFoundHandler()}).ConnState == nil {
+	if light(&http.Server{Handler: http.NotFoundHandler()}, 1).ConnState == nil {
 		t.Error("nobody counts connections")
 	}
 	before := debug.SetGCPercent(gcPercent)

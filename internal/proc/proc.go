@@ -65,8 +65,8 @@ const Proc = FS("/proc")
 
 // path returns the path of a file of process pid.
 func (f FS) path(pid int, name string) string {
-	b := make([]byte, 0, len(f)+len(name)+24)
-	b = append(b, f...)
+	var buf [64]byte // long enough not to be allocated: a look at a crowd makes a thousand of them
+	b := append(buf[:0], f...)
 	b = append(b, '/')
 	b = strconv.AppendInt(b, int64(pid), 10)
 	b = append(b, '/')
