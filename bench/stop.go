@@ -97,17 +97,12 @@ func stopSidecar(b *bench) error {
 		return err
 	}
 	// What waiting costs, before anything else.
-	spent := func(pid int, d time.Duration) (share float64) {
-		before, begin := cpu(pid), time.Now()
-		time.Sleep(d)
-		return 100 * float64(cpu(pid)-before) / float64(time.Since(begin))
-	}
 	time.Sleep(time.Second)
-	early := spent(p.Process.Pid, time.Duration(b.of(7000, 200))*time.Millisecond)
+	early := b.share(p, b.of(7, 2), time.Second)
 	late := missing
 	if !b.short {
 		time.Sleep(3 * time.Second)
-		late = spent(p.Process.Pid, 10*time.Second)
+		late = b.share(p, 7, 2*time.Second)
 	}
 	ours := func() ([]float64, error) { // a stop soon after the start
 		rows, err := b.numbers(true, "stopper", "20")
@@ -147,7 +142,7 @@ func stopSidecar(b *bench) error {
 		}
 		r = append(r, x...)
 	}
-	poll, err := b.pollerShare("1000", spent)
+	poll, err := b.pollerShare("1000")
 	if err != nil {
 		return err
 	}
@@ -158,7 +153,7 @@ func stopSidecar(b *bench) error {
 	if b.short {
 		return nil
 	}
-	if poll, err = b.pollerShare(latePace, spent); err != nil {
+	if poll, err = b.pollerShare(latePace); err != nil {
 		return err
 	}
 	return b.stopLate(late, poll)
@@ -168,7 +163,7 @@ func stopSidecar(b *bench) error {
 const latePace = "4800"
 
 // pollerShare is what the reference costs while nothing happens.
-func (b *bench) pollerShare(pace string, spent func(int, time.Duration) float64) (float64, error) {
+func (b *bench) pollerShare(pace string) (float64, error) {
 	idle, err := b.start(true, "sleep")
 	if err != nil {
 		return 0, err
@@ -179,7 +174,23 @@ func (b *bench) pollerShare(pace string, spent func(int, time.Duration) float64)
 		return 0, err
 	}
 	defer poller.kill()
-	return spent(poller.Process.Pid, time.Duration(b.of(5000, 100))*time.Millisecond), nil
+	return b.share(poller, b.of(5, 1), time.Second), nil
+}
+
+// share is what a process costs while it waits, in per cent of a core: the median of so many
+// windows of time, for the host is busy with others in some. Each must be long enough for
+// whatever the process does again and again.
+func (b *bench) share(p *process, windows int, window time.Duration) float64 {
+	if b.short {
+		window = 100 * time.Millisecond
+	}
+	all := make([]float64, windows)
+	for i := range all {
+		before, begin := cpu(p.Process.Pid), time.Now()
+		time.Sleep(window)
+		all[i] = 100 * float64(cpu(p.Process.Pid)-before) / float64(time.Since(begin))
+	}
+	return median(all)
 }
 
 // stopLate: stops that come long after the start, one a service, and what is left of the
