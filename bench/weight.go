@@ -171,7 +171,7 @@ func healthcheck(b *bench) error {
 		what = "podnotify healthcheck (there is no podnotify-healthcheck yet)"
 		ours = []string{"podnotify", "healthcheck", "ready", "--address", "http://" + address}
 	}
-	a, r, err := turns(b.of(24, 1), run(&wall, ours...), run(&refWall, "dial", address))
+	a, r, err := turns(b.of(48, 1), run(&wall, ours...), run(&refWall, "dial", address))
 	if err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func services(b *bench) error {
 		lat, ref = nil, nil
 		pairs := 1
 		if n == 1000 {
-			pairs = 3 // for the ratio: a process that is fast stays fast for life, see ready
+			pairs = 3 // for the ratio, see ready
 		}
 		for range pairs {
 			var a, r []float64

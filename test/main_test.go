@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -44,6 +45,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if ossignal.Ignored(unix.SIGHUP) { // under nohup(1): daemons would inherit that, and never reload
+		ossignal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
+	}
 	dir, err := os.MkdirTemp("", "pnbin")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
