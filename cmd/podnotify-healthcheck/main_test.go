@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -11,16 +12,32 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/podnotify/podnotify/internal/lean"
 	"github.com/podnotify/podnotify/probes"
 	"github.com/podnotify/podnotify/sidecar/lifecycle"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// began is on how many processors a probe begins.
+var began int
+
+func TestMain(m *testing.M) {
+	began = runtime.GOMAXPROCS(lean.Procs) // tests need not be light
+	_ = flag.Set("test.parallel", strconv.Itoa(lean.Procs))
+	goleak.VerifyTestMain(m)
+}
+
+func TestLean(t *testing.T) {
+	if began != 1 {
+		t.Errorf("a probe begins on %d processors", began)
+	}
+}
 
 type service struct {
 	name   string

@@ -2,11 +2,14 @@ package main
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/podnotify/podnotify/internal/config"
 	"github.com/podnotify/podnotify/internal/lean"
@@ -49,6 +52,36 @@ func TestProcs(t *testing.T) {
 		a := &app{environ: test.env}
 		if n := a.procs(test.mode); n != test.want {
 			t.Errorf("%d of %d with %q and mode %v, want %d", n, test.there, test.env, test.mode, test.want)
+		}
+	}
+}
+
+// TestGiveBack: memory is given back after as many answers for each service.
+func TestGiveBack(t *testing.T) {
+	const services = 2
+	t.Setenv("GOGC", "off") // nobody else collects
+	before := debug.SetGCPercent(-1)
+	defer debug.SetGCPercent(before)
+	forced := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumForcedGC
+	}
+	server := light(&http.Server{Handler: http.NotFoundHandler()}, services)
+	answer := func(n int) {
+		for range n {
+			server.Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+		}
+	}
+	was := forced()
+	answer(services*giveBack - 1)
+	if is := forced(); is != was {
+		t.Errorf("it was given back %d times too early", is-was)
+	}
+	answer(1)
+	for begin := time.Now(); forced() == was; time.Sleep(time.Millisecond) { // it is done aside
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("nothing was given back")
 		}
 	}
 }
