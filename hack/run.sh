@@ -20,7 +20,8 @@ echo "\$ podnotify run -- $*"
 "$bin/podnotify" run --listen "127.0.0.1:$port" --run-dir "$dir/run" --log-format text -- "$@" &
 pid=$!
 trap 'kill -TERM $pid 2>/dev/null || :; wait $pid 2>/dev/null || :; rm -rf "$dir"' EXIT
-trap 'exit 0' INT TERM
+trap 'exit 0' TERM
+trap 'wait $pid 2>/dev/null || :; exit 0' INT # Ctrl-C has reached podnotify as well: twice would be too much for redis
 
 until "$bin/podnotify" healthcheck bound --address "$url" >/dev/null 2>&1; do # nobody listens yet
 	kill -0 $pid 2>/dev/null || { echo "podnotify ended" >&2; exit 1; }
