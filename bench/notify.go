@@ -76,7 +76,7 @@ func datagrams(b *bench) error {
 // kernel has put its pages, and stays so for its life. What they do first does not count.
 func ready(b *bench) error {
 	var gets, flips, firsts, barriers timed
-	for range b.of(8, 1) { // pairs of processes: one that is fast stays fast for life
+	for range b.of(8, 1) { // of four pairs chance made up to 0.1 x
 		if err := readyOnce(b, &gets, &flips, &firsts, &barriers); err != nil {
 			return err
 		}

@@ -98,11 +98,11 @@ func stopSidecar(b *bench) error {
 	}
 	// What waiting costs, before anything else.
 	time.Sleep(time.Second)
-	early := b.share(p, b.of(7, 2), time.Second)
+	early := b.share(p, 1, 7*time.Second)
 	late := missing
 	if !b.short {
 		time.Sleep(3 * time.Second)
-		late = b.share(p, 7, 2*time.Second)
+		late = b.share(p, 4, 4*time.Second)
 	}
 	ours := func() ([]float64, error) { // a stop soon after the start
 		rows, err := b.numbers(true, "stopper", "20")
@@ -174,12 +174,12 @@ func (b *bench) pollerShare(pace string) (float64, error) {
 		return 0, err
 	}
 	defer poller.kill()
-	return b.share(poller, b.of(5, 1), time.Second), nil
+	return b.share(poller, b.of(4, 1), 2*time.Second), nil
 }
 
 // share is what a process costs while it waits, in per cent of a core: the median of so many
 // windows of time, for the host is busy with others in some. Each must be long enough for
-// whatever the process does again and again.
+// whatever the process does again and again, or the median does not see it.
 func (b *bench) share(p *process, windows int, window time.Duration) float64 {
 	if b.short {
 		window = 100 * time.Millisecond

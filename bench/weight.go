@@ -235,7 +235,7 @@ func (b *bench) discover() (ms []float64, share, anon float64, err error) {
 	if !b.short {
 		time.Sleep(11 * time.Second)
 	}
-	share = b.share(p, b.of(5, 1), 5*time.Second) // a thousand processes are looked at so rarely
+	share = b.share(p, b.of(3, 1), 11*time.Second) // a thousand processes are looked at every 10 s
 	anon = float64(weigh(p.Process.Pid).anon) * 1.024 / 1000
 	for i := range n {
 		d, took, err := b.stays("s" + strconv.Itoa(i))
@@ -281,28 +281,37 @@ func services(b *bench) error {
 		if b.short && n > 10 {
 			break
 		}
-		var anon float64
-		var line []string
-		lat, ref = nil, nil
 		pairs := 1
 		if n == 1000 {
-			pairs = 3 // for the ratio, see ready
+			pairs = b.of(3, 1) // for the ratio, see ready
 		}
+		var all []crowd
 		for range pairs {
-			var a, r []float64
-			var err error
-			if anon, a, r, line, err = b.many(n); err != nil {
+			c, err := b.many(n)
+			if err != nil {
 				return fmt.Errorf("%d services: %w", n, err)
 			}
-			lat, ref = append(lat, a...), append(ref, r...)
+			all = append(all, c)
 		}
+		of := func(f func(crowd) float64) float64 {
+			var values []float64
+			for _, c := range all {
+				values = append(values, f(c))
+			}
+			return median(values)
+		}
+		anon := of(func(c crowd) float64 { return c.anon })
 		if n == 1 {
 			base = anon
 		} else {
 			each = (anon - base) / float64(n-1)
 		}
-		line[4], line[5], line[6] = figure(each), figure(median(lat)), figure(percentile(lat, .99))
-		grid = append(grid, line)
+		lat, ref = nil, nil
+		for _, c := range all {
+			lat, ref = append(lat, c.lat...), append(ref, c.ref...)
+		}
+		grid = append(grid, []string{strconv.Itoa(n), figure(of(func(c crowd) float64 { return c.took })), figure(of(func(c crowd) float64 { return c.spent })),
+			figure(anon * 1.024 / 1000), figure(each), figure(median(lat)), figure(percentile(lat, .99)), figure(of(func(c crowd) float64 { return c.rest }))})
 	}
 	g := b.table.add("Services in one process")
 	g.grid = grid
@@ -341,16 +350,23 @@ func (b *bench) flips(h herd) func() ([]float64, error) {
 	}
 }
 
-// many is one line of the table of services, with what a single one took in turns.
-func (b *bench) many(n int) (anon float64, lat, ref []float64, line []string, err error) {
+// crowd is what one sidecar of many services took, and in turns one of a single one.
+type crowd struct {
+	took, spent float64 // ms until all are ready
+	anon        float64 // KiB
+	rest        float64 // ms a minute of processor time, while one service waits
+	lat, ref    []float64
+}
+
+func (b *bench) many(n int) (crowd, error) {
 	single, err := b.herd("one.yaml", 1)
 	if err != nil {
-		return 0, nil, nil, nil, err
+		return crowd{}, err
 	}
 	defer single.stop()
 	p, err := b.herd("many.yaml", n)
 	if err != nil {
-		return 0, nil, nil, nil, err
+		return crowd{}, err
 	}
 	defer p.stop()
 	pid, dir := p.Process.Pid, p.dir
@@ -366,7 +382,7 @@ func (b *bench) many(n int) (anon float64, lat, ref []float64, line []string, er
 	for i := 1; i < n; i++ {
 		s, err := b.start(false, "speaker", filepath.Join(dir, "s"+strconv.Itoa(i), "notify"), "s"+strconv.Itoa(i))
 		if err != nil {
-			return 0, nil, nil, nil, err
+			return crowd{}, err
 		}
 		mu.Lock()
 		all = append(all, s)
@@ -375,20 +391,20 @@ func (b *bench) many(n int) (anon float64, lat, ref []float64, line []string, er
 	starting.Wait()
 	for i := 1; i < n; i++ {
 		if err := wait("service s"+strconv.Itoa(i), func() bool { return probe(p.port, "/readyz/s"+strconv.Itoa(i)) == 200 }); err != nil {
-			return 0, nil, nil, nil, fmt.Errorf("%w: %s", err, tail(p.log.String(), 5))
+			return crowd{}, fmt.Errorf("%w: %s", err, tail(p.log.String(), 5))
 		}
 	}
-	took, spent := time.Since(begin), cpu(pid)-before
-	if lat, ref, err = turns(b.of(4, 1), b.flips(p), b.flips(single)); err != nil {
-		return 0, nil, nil, nil, err
+	c := crowd{took: float64(time.Since(begin).Milliseconds()), spent: float64((cpu(pid) - before).Milliseconds())}
+	time.Sleep(time.Duration(b.of(1500, 0)) * time.Millisecond) // both have given back the memory of their start
+	if c.lat, c.ref, err = turns(b.of(4, 1), b.flips(p), b.flips(single)); err != nil {
+		return crowd{}, err
 	}
 	time.Sleep(time.Duration(b.of(3000, 10)) * time.Millisecond)
-	before = cpu(pid)
-	begin = time.Now()
+	before, begin = cpu(pid), time.Now()
 	time.Sleep(time.Duration(b.of(5000, 10)) * time.Millisecond)
-	rest := float64(cpu(pid)-before) / float64(time.Since(begin)) * 60000
-	anon = float64(weigh(pid).anon)
-	return anon, lat, ref, []string{strconv.Itoa(n), figure(float64(took.Milliseconds())), figure(float64(spent.Milliseconds())), figure(anon * 1.024 / 1000), "", "", "", figure(rest)}, nil
+	c.rest = float64(cpu(pid)-before) / float64(time.Since(begin)) * 60000
+	c.anon = float64(weigh(pid).anon)
+	return c, nil
 }
 
 // tail is the last lines of a text.

@@ -28,10 +28,11 @@ const sampledMost = 64
 const (
 	firstLook  = 20 * time.Millisecond
 	rarestLook = time.Second
-	fewLooks   = 4                    // at most processes; 300 ms
-	looksMost  = 128                  // under way, in a storm of forks
-	eachLook   = 5 * time.Millisecond // time left to each: looking takes 10 us of it
-	atATime    = 64                   // looked at, before others have a turn
+	fewLooks   = 4                     // at most processes; 300 ms
+	looksMost  = 128                   // under way, in a storm of forks
+	eachLook   = 10 * time.Millisecond // time left to each: looking takes 25 us of it
+	someLooks  = 16                    // after them what takes 100 us of each is done more rarely
+	atATime    = 64                    // looked at, before others have a turn
 )
 
 // afterlife is how long what exec brought into a container may outlive its entry
@@ -459,7 +460,7 @@ func (w *World) reconsider(pids []int, n int) (left []int, about bool) {
 		found, news, a := w.know(some, true)
 		left, changed, about = append(left, found...), append(changed, news...), about || a
 	}
-	if n%4 == 0 {
+	if n%4 == 0 && n <= someLooks || n%someLooks == 0 {
 		changed = left // a title may be written without a page fault (setproctitle)
 	}
 	if len(changed) > 0 || len(left) < len(pids) || w.unclear() { // who ended was in the way, maybe

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/podnotify/podnotify/internal/ask"
-	_ "github.com/podnotify/podnotify/internal/lean" // one processor: no second thread waits for the deadline
+	_ "github.com/podnotify/podnotify/internal/lean" // one processor: no other thread is woken for the deadline
 )
 
 const usage = `Ask a running podnotify one question, by default ready, and print its answer

@@ -65,7 +65,7 @@ const Proc = FS("/proc")
 
 // path returns the path of a file of process pid.
 func (f FS) path(pid int, name string) string {
-	var buf [64]byte // long enough not to be allocated: a look at a crowd makes a thousand of them
+	var buf [64]byte // on the stack: a look at a crowd makes a thousand paths
 	b := append(buf[:0], f...)
 	b = append(b, '/')
 	b = strconv.AppendInt(b, int64(pid), 10)

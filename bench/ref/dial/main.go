@@ -1,5 +1,5 @@
-// Dial asks a probe port with net.Dial and words of its own: the least that a probe
-// written in Go can cost as a process.
+// Dial asks a probe port with net.Dial, as it comes, and words of its own: a probe written
+// in Go that does nothing else.
 package main
 
 import (
