@@ -23,8 +23,10 @@ type Waiter struct {
 
 // NewWaiter returns a waiter that hands what it is told to report, one call at a
 // time, on the goroutine of Run, in the order of the kernel. An end is reported
-// before the child is reaped.
+// before the child is reaped. From now on this process gets no SIGCHLD for children that
+// stop or go on, only for those that end.
 func NewWaiter(fs proc.FS, report func(Transition)) *Waiter {
+	unsignalled()
 	return &Waiter{fs: fs, report: report, living: map[int]proc.ID{}}
 }
 
@@ -36,7 +38,6 @@ func (w *Waiter) Knows(child proc.ID) { w.living[child.PID] = child }
 // in waitid(2) and cannot be called off. Once there are children again it may be
 // called again; only one Run may be under way.
 func (w *Waiter) Run() error {
-	unsignalled()
 	deepen()
 	const all = unix.WEXITED | unix.WSTOPPED | unix.WCONTINUED
 	for {

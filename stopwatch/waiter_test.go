@@ -164,20 +164,21 @@ func TestWaiter(t *testing.T) {
 func unbothered() {
 	told := make(chan os.Signal, 16)
 	ossignal.Notify(told, unix.SIGCHLD, unix.SIGWINCH)
-	// The kernel has sent SIGCHLD by the time that waitid tells, and takes it, having
-	// the lower number, before SIGWINCH.
-	now := func() (list []os.Signal) {
+	// The kernel has sent SIGCHLD by the time that waitid tells. Of two signals two threads can
+	// be told in any order, so one that has to come is waited for.
+	now := func(due bool) (list []os.Signal) {
 		unix.Kill(os.Getpid(), unix.SIGWINCH)
-		for {
-			sig := <-told
-			if sig == unix.SIGWINCH {
-				return list
+		for winched := false; !winched || due && len(list) == 0; {
+			if sig := <-told; sig == unix.SIGWINCH {
+				winched = true
+			} else {
+				list = append(list, sig)
 			}
-			list = append(list, sig)
 		}
+		return list
 	}
 	w := NewWaiter(proc.Proc, func(tr Transition) {
-		os.Stdout.WriteString(fmt.Sprintln(tr.Kind, now()))
+		os.Stdout.WriteString(fmt.Sprintln(tr.Kind, now(tr.Kind == Ended)))
 		h, err := proc.Proc.OpenID(tr.Who)
 		if err != nil {
 			return // it has ended
