@@ -285,7 +285,7 @@ func services(b *bench) error {
 		if n == 1000 {
 			pairs = b.of(3, 1) // for the ratio, see ready
 		}
-		var all []crowd
+		var all []costs
 		for range pairs {
 			c, err := b.many(n)
 			if err != nil {
@@ -293,14 +293,14 @@ func services(b *bench) error {
 			}
 			all = append(all, c)
 		}
-		of := func(f func(crowd) float64) float64 {
+		of := func(f func(costs) float64) float64 {
 			var values []float64
 			for _, c := range all {
 				values = append(values, f(c))
 			}
 			return median(values)
 		}
-		anon := of(func(c crowd) float64 { return c.anon })
+		anon := of(func(c costs) float64 { return c.anon })
 		if n == 1 {
 			base = anon
 		} else {
@@ -310,8 +310,8 @@ func services(b *bench) error {
 		for _, c := range all {
 			lat, ref = append(lat, c.lat...), append(ref, c.ref...)
 		}
-		grid = append(grid, []string{strconv.Itoa(n), figure(of(func(c crowd) float64 { return c.took })), figure(of(func(c crowd) float64 { return c.spent })),
-			figure(anon * 1.024 / 1000), figure(each), figure(median(lat)), figure(percentile(lat, .99)), figure(of(func(c crowd) float64 { return c.rest }))})
+		grid = append(grid, []string{strconv.Itoa(n), figure(of(func(c costs) float64 { return c.took })), figure(of(func(c costs) float64 { return c.spent })),
+			figure(anon * 1.024 / 1000), figure(each), figure(median(lat)), figure(percentile(lat, .99)), figure(of(func(c costs) float64 { return c.rest }))})
 	}
 	g := b.table.add("Services in one process")
 	g.grid = grid
@@ -350,23 +350,24 @@ func (b *bench) flips(h herd) func() ([]float64, error) {
 	}
 }
 
-// crowd is what one sidecar of many services took, and in turns one of a single one.
-type crowd struct {
-	took, spent float64 // ms until all are ready
-	anon        float64 // KiB
-	rest        float64 // ms a minute of processor time, while one service waits
-	lat, ref    []float64
+// costs is what a sidecar of many services took.
+type costs struct {
+	took, spent float64   // ms until all are ready
+	anon        float64   // KiB
+	rest        float64   // ms a minute of processor time, while one service waits
+	lat, ref    []float64 // us from READY to 200, and of one service in turns
 }
 
-func (b *bench) many(n int) (crowd, error) {
+// many measures one sidecar of n services.
+func (b *bench) many(n int) (costs, error) {
 	single, err := b.herd("one.yaml", 1)
 	if err != nil {
-		return crowd{}, err
+		return costs{}, err
 	}
 	defer single.stop()
 	p, err := b.herd("many.yaml", n)
 	if err != nil {
-		return crowd{}, err
+		return costs{}, err
 	}
 	defer p.stop()
 	pid, dir := p.Process.Pid, p.dir
@@ -382,7 +383,7 @@ func (b *bench) many(n int) (crowd, error) {
 	for i := 1; i < n; i++ {
 		s, err := b.start(false, "speaker", filepath.Join(dir, "s"+strconv.Itoa(i), "notify"), "s"+strconv.Itoa(i))
 		if err != nil {
-			return crowd{}, err
+			return costs{}, err
 		}
 		mu.Lock()
 		all = append(all, s)
@@ -391,13 +392,13 @@ func (b *bench) many(n int) (crowd, error) {
 	starting.Wait()
 	for i := 1; i < n; i++ {
 		if err := wait("service s"+strconv.Itoa(i), func() bool { return probe(p.port, "/readyz/s"+strconv.Itoa(i)) == 200 }); err != nil {
-			return crowd{}, fmt.Errorf("%w: %s", err, tail(p.log.String(), 5))
+			return costs{}, fmt.Errorf("%w: %s", err, tail(p.log.String(), 5))
 		}
 	}
-	c := crowd{took: float64(time.Since(begin).Milliseconds()), spent: float64((cpu(pid) - before).Milliseconds())}
+	c := costs{took: float64(time.Since(begin).Milliseconds()), spent: float64((cpu(pid) - before).Milliseconds())}
 	time.Sleep(time.Duration(b.of(1500, 0)) * time.Millisecond) // both have given back the memory of their start
 	if c.lat, c.ref, err = turns(b.of(4, 1), b.flips(p), b.flips(single)); err != nil {
-		return crowd{}, err
+		return costs{}, err
 	}
 	time.Sleep(time.Duration(b.of(3000, 10)) * time.Millisecond)
 	before, begin = cpu(pid), time.Now()
